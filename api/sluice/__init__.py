@@ -1,0 +1,17 @@
+"""Connection pools for MongoDB that you can see, size and trust. Knows MongoDB and asyncio; no web framework."""
+
+from sluice.client import Sluice
+from sluice.errors import DeadlineExceeded, PoolError, PoolUnavailable, QueueFull, QueueTimeout
+from sluice.options import Options
+from sluice.slots import Slot
+
+__all__ = [
+    "DeadlineExceeded",
+    "Options",
+    "PoolError",
+    "PoolUnavailable",
+    "QueueFull",
+    "QueueTimeout",
+    "Slot",
+    "Sluice",
+]

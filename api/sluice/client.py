@@ -1,0 +1,262 @@
+"""`Sluice`: one worker's client, from opening to closing, and what it knows about itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import psutil
+from pymongo.errors import PyMongoError
+
+from sluice.drivers import Connected, Document, connect
+from sluice.errors import PoolUnavailable
+from sluice.observer import Observer
+from sluice.operations import Operations
+from sluice.options import Options
+from sluice.pools import name_of
+from sluice.slots import Slot, read_all
+from sluice.snapshot import ANY_MEMBER, Counters, Gauges, MemberStatus, PoolConfig, PoolSnapshot, WorkerSnapshot
+
+if TYPE_CHECKING:
+    from pymongo.asynchronous.client_session import AsyncClientSession
+    from pymongo.asynchronous.collection import AsyncCollection
+    from pymongo.asynchronous.database import AsyncDatabase
+
+log = logging.getLogger(__name__)
+
+Prepare = Callable[["AsyncDatabase[Document]"], Awaitable[None]]
+
+TICK = 0.25
+PUBLISH_EVERY = 1.0
+OBSERVE_EVERY = 5.0
+
+
+class Sluice:
+    """One worker's way to MongoDB. Open it in the process and on the loop that use it, never before a fork.
+
+    `prepare` runs once, when MongoDB is first reached (indexes, schema), and again until it succeeds; the worker is
+    not ready before. The slot is closed with the Sluice.
+    """
+
+    def __init__(self, options: Options, slot: Slot, *, prepare: Prepare | None = None) -> None:
+        previous = slot.previous()
+        self.options = options
+        self.slot = slot
+        self.app_name = f"{options.app_name}-{socket.gethostname()}-{slot.number}"[:128]
+        self._prepare = prepare
+        self._prepared = False
+        self._connected: Connected | None = None
+        self._reaching: asyncio.Task[None] | None = None
+        self._observing: asyncio.Task[None] | None = None
+        self._observer: Observer | None = None
+        self._heart: asyncio.Task[None] | None = None
+        self._members: list[MemberStatus] = []
+        self._counters = {pool.member: pool.counters for pool in previous.pools} if previous else {}
+        self._operations = Operations(options.slow_operation, previous.operations if previous else [])
+        self._starts = previous.starts + 1 if previous else 1
+        self._started_at = time.time()
+        self._loop_lag = 0.0
+        self._process = psutil.Process()
+        self._cpu_before = previous.cpu_seconds if previous else 0.0
+
+    # What applications use
+
+    async def open(self) -> None:
+        """Start connecting. Returns at once, whether or not MongoDB is there."""
+        self._heart = asyncio.create_task(self._beat(), name="sluice-heart")
+        self.slot.publish(self.snapshot())
+
+    async def close(self) -> None:
+        """Close every connection and free the slot."""
+        for task in (self._heart, self._reaching, self._observing):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+        if self._connected is not None:
+            await self._connected.close()
+            self._connected = None
+            log.info("connection pool closed")
+        if self._observer is not None:
+            await self._observer.close()
+        self.slot.publish(self.snapshot())
+        self.slot.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether this worker can serve: prepared, a primary known and its pool not paused. No I/O."""
+        return self._prepared and self._has_primary()
+
+    @property
+    def database(self) -> AsyncDatabase[Document]:
+        """Raises `PoolUnavailable` while there's no client (an unresolved `mongodb+srv` name, or closed)."""
+        return self._client().database
+
+    def collection(self, name: str) -> AsyncCollection[Document]:
+        """Raises `PoolUnavailable`, as `database`."""
+        return self.database[name]
+
+    def operation(self, collection: str, name: str) -> AbstractContextManager[None]:
+        """Time the block as one operation; see `sluice.operations`."""
+        return self._operations.measure(collection, name)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncClientSession]:
+        """A session, for transactions: `async with sluice.session() as s, await s.start_transaction(): …`."""
+        async with await self._client().start_session() as session:
+            yield session
+
+    async def ping(self) -> None:
+        """Reach the primary. Raises what the driver raises."""
+        await self.database.command("ping")
+
+    # What it knows
+
+    def roles(self) -> dict[str, str]:
+        """Each known member's role as the driver sees it now (`RSPrimary`, `RSSecondary`, `Unknown`, …)."""
+        if self._connected is None:
+            return {}
+        servers = self._connected.topology.server_descriptions().values()
+        return {name_of(server.address): server.server_type_name for server in servers}
+
+    def snapshot(self) -> WorkerSnapshot:
+        """Everything about this worker, in one step: nothing else runs meanwhile."""
+        now = time.time()
+        process = self._process
+        with process.oneshot():
+            cpu, memory = process.cpu_times(), process.memory_info().rss
+        options = self.options
+        return WorkerSnapshot(
+            slot=self.slot.number,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            app_name=self.app_name,
+            driver=options.driver,
+            started_at=self._started_at,
+            taken_at=now,
+            starts=self._starts,
+            ready=self.ready,
+            loop_lag=self._loop_lag,
+            cpu_seconds=self._cpu_before + cpu.user + cpu.system,
+            memory_bytes=memory,
+            pool_config=PoolConfig(
+                max_pool_size=options.max_pool_size,
+                min_pool_size=options.min_pool_size,
+                max_idle_time_ms=None if options.max_idle_time is None else int(options.max_idle_time * 1000),
+                wait_queue_timeout_ms=int(options.wait_queue_timeout * 1000),
+                wait_queue_limit=options.queue_limit,
+            ),
+            pools=[PoolSnapshot(member, self._gauges(member), counters) for member, counters in self._counters.items()],
+            operations=self._operations.stats(),
+            members=self._members,
+        )
+
+    def _gauges(self, member: str) -> Gauges | None:
+        connected = self._connected
+        if connected is None:
+            return None
+        usable = {
+            address
+            for address in connected.eligible()
+            if address in connected.pools and not connected.pools[address].gauges().paused
+        }
+        gate = connected.gate
+        if member == ANY_MEMBER and gate is not None:
+            return Gauges(
+                waiting=gate.waiting,
+                oldest_wait=gate.oldest_wait,
+                slots=gate.slots,
+                held=gate.held,
+                free=gate.free if usable else 0,
+                queue_limit=gate.queue_limit,
+                eligible=bool(usable),
+            )
+        pool = connected.pools.get(member)
+        if pool is None or pool.closed:
+            return None
+        gauges = pool.gauges()
+        gauges.eligible = member in usable
+        return gauges
+
+    def _client(self) -> Connected:
+        if self._connected is None:
+            raise PoolUnavailable("there is no MongoDB client: not connected yet, or closed")
+        return self._connected
+
+    def _has_primary(self) -> bool:
+        connected = self._connected
+        if connected is None or not connected.topology.has_writable_server():
+            return False
+        return any(
+            member in connected.pools and not connected.pools[member].gauges().paused for member in connected.eligible()
+        )
+
+    # What goes on behind
+
+    def _counters_of(self, member: str) -> Counters:
+        return self._counters.setdefault(member, Counters())
+
+    async def _beat(self) -> None:
+        """Measure the loop's lag, publish, and keep trying to reach MongoDB while it's away."""
+        loop = asyncio.get_running_loop()
+        published = observed = loop.time()
+        worst = 0.0
+        while True:
+            before = loop.time()
+            await asyncio.sleep(TICK)
+            now = loop.time()
+            worst = max(worst, now - before - TICK)
+            if not self.ready and (self._reaching is None or self._reaching.done()):
+                self._reaching = asyncio.create_task(self._reach(), name="sluice-reach")
+            if now - observed >= OBSERVE_EVERY and (self._observing is None or self._observing.done()):
+                observed = now
+                self._observing = asyncio.create_task(self._observe(), name="sluice-observe")
+            if now - published >= PUBLISH_EVERY:
+                published, self._loop_lag, worst = now, worst, 0.0
+                self._publish()
+
+    def _publish(self) -> None:
+        try:
+            self.slot.publish(self.snapshot())
+        except OSError as error:
+            log.error("statistics can't be published: %s", error)
+
+    async def _reach(self) -> None:
+        """Connect, reach the primary and prepare the database; says why when it can't, and is called again."""
+        try:
+            if self._connected is None:
+                self._connected = await connect(self.options, self.app_name, self._counters_of)
+            await self.ping()
+            if not self._prepared:
+                if self._prepare is not None:
+                    await self._prepare(self.database)
+                self._prepared = True
+                log.info("connection pool ready: %s driver, %s", self.options.driver, ", ".join(self.roles()))
+        except (PyMongoError, OSError) as error:
+            log.warning("connection pool not ready: %s: %s", type(error).__name__, str(error).split(", Timeout:")[0])
+        except Exception:
+            log.exception("connection pool not ready: preparing the database failed")
+            await asyncio.sleep(PUBLISH_EVERY)
+
+    async def _observe(self) -> None:
+        """Ask the members, if this is the container's lowest live worker."""
+        lowest = min((snapshot.slot for snapshot in read_all(self.slot.directory) if snapshot.alive), default=None)
+        members = list(self.roles())
+        if lowest != self.slot.number:
+            self._members = []
+            if self._observer is not None:
+                observer, self._observer = self._observer, None
+                await observer.close()
+        elif members:
+            try:
+                if self._observer is None:
+                    self._observer = Observer(self.options, f"{self.options.app_name}-{socket.gethostname()}-observer")
+                self._members = await self._observer.look(members)
+            except PyMongoError as error:
+                log.warning("the members' own view is not available: %s", error)

@@ -1,0 +1,92 @@
+"""A request's time budget: one deadline that queue wait, server selection and server time all draw on.
+
+The server's limit (`maxTimeMS`) lies a margin below the client's, so that a slow query ends on the server and its
+connection lives on; the client gives up, and closes the connection, only when the server doesn't answer in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.errors import ExecutionTimeout
+
+from sluice.errors import DeadlineExceeded
+
+MARGIN_SHARE = 0.1
+MARGIN_MOST = 0.25
+MAX_TIME_EXPIRED = 50  # the server's code for MaxTimeMSExpired
+
+# What tidies up after an operation must run even when its time is over.
+CLEAN_UP = frozenset({"abortTransaction", "commitTransaction", "killCursors", "endSessions"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Deadline:
+    when: float  # time.monotonic(), which threads share; an event loop's clock need not
+    margin: float
+
+
+_current: ContextVar[_Deadline | None] = ContextVar("sluice_deadline", default=None)
+
+
+@asynccontextmanager
+async def limit(seconds: float) -> AsyncIterator[None]:
+    """Give the block `seconds`; within another limit the shorter one counts.
+
+    Raises `DeadlineExceeded` when the time is over, after the block was cancelled.
+    """
+    outer = _current.get()
+    when = time.monotonic() + seconds
+    if outer is not None and outer.when <= when:
+        yield
+        return
+    token = _current.set(_Deadline(when, min(MARGIN_MOST, MARGIN_SHARE * seconds)))
+    try:
+        async with asyncio.timeout(seconds) as scope:
+            yield
+    except TimeoutError as error:
+        if not scope.expired():
+            raise
+        raise DeadlineExceeded(f"the request's {seconds * 1000:.0f} ms are used up") from error
+    finally:
+        _current.reset(token)
+
+
+def remaining() -> float | None:
+    """Seconds until the deadline (negative once it has passed), or None without one."""
+    deadline = _current.get()
+    return None if deadline is None else deadline.when - time.monotonic()
+
+
+def allowance(seconds: float) -> float:
+    """How long a wait of at most `seconds` may take so that its end can still be told before the deadline.
+
+    Past the deadline only clean-up runs, which isn't hurried.
+    """
+    deadline = _current.get()
+    if deadline is None:
+        return seconds
+    left = deadline.when - time.monotonic()
+    return seconds if left <= 0 else max(0.0, min(seconds, left - deadline.margin))
+
+
+def stamp(command: MutableMapping[str, Any]) -> None:
+    """Limit a command's time on the server to what is left.
+
+    Raises `ExecutionTimeout` without sending it when nothing is left.
+    """
+    deadline = _current.get()
+    if deadline is None or next(iter(command)) in CLEAN_UP:
+        return
+    left = int((deadline.when - deadline.margin - time.monotonic()) * 1000)
+    if left <= 0:
+        message = "not sent: the request's time is used up"
+        raise ExecutionTimeout(message, MAX_TIME_EXPIRED, {"ok": 0, "errmsg": message, "code": MAX_TIME_EXPIRED})
+    own = command.get("maxTimeMS")
+    command["maxTimeMS"] = min(own, left) if own else left

@@ -1,0 +1,237 @@
+"""The seam between Sluice and its two drivers: all that differs between them is here.
+
+`pymongo`: each member's pool has its turnstile (`AsyncPool`). `motor`: one turnstile over all members stands before
+the thread pool, which has as many threads as the turnstile has slots; an operation that has started can't be
+cancelled and holds its slot until its thread is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import types
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
+
+import motor.core
+import motor.frameworks.asyncio
+from motor.metaprogramming import create_class_with_framework
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous import pool as asynchronous
+from pymongo.synchronous import pool as synchronous
+
+from sluice.options import Options
+from sluice.pools import Address, AsyncPool, MemberPool, SyncPool, already_waited, name_of
+from sluice.snapshot import ANY_MEMBER, Counters
+from sluice.turnstile import Turnstile
+
+if TYPE_CHECKING:
+    from bson import ObjectId
+    from pymongo.asynchronous.client_session import AsyncClientSession
+    from pymongo.asynchronous.database import AsyncDatabase
+    from pymongo.pool_options import PoolOptions
+    from pymongo.topology_description import TopologyDescription
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Document = dict[str, Any]
+
+
+class Connected(Protocol):
+    """A client, as the rest of Sluice sees it."""
+
+    pools: dict[str, MemberPool]
+    gate: Turnstile | None
+    """The turnstile before all members; None where each pool has its own."""
+
+    @property
+    def database(self) -> AsyncDatabase[Document]: ...
+
+    @property
+    def topology(self) -> TopologyDescription: ...
+
+    def eligible(self) -> set[str]:
+        """The members that the default read preference may use now, as `host:port`."""
+
+    async def start_session(self) -> AbstractAsyncContextManager[AsyncClientSession]: ...
+
+    async def close(self) -> None: ...
+
+
+async def connect(options: Options, app_name: str, counters_of: Callable[[str], Counters]) -> Connected:
+    """A client whose pools count into `counters_of(member)`; waits for DNS at most, never for MongoDB.
+
+    Raises what the driver raises for a `mongodb+srv` name that can't be resolved (`ConfigurationError`).
+    """
+    opener = _Motor if options.driver == "motor" else _PyMongo
+    client = opener(options, app_name, counters_of)
+    await client.open()
+    return client
+
+
+def _client_arguments(options: Options, app_name: str) -> dict[str, Any]:
+    return {
+        "host": options.url,
+        "appname": app_name,
+        "maxPoolSize": options.max_pool_size,
+        "minPoolSize": options.min_pool_size,
+        "maxIdleTimeMS": None if options.max_idle_time is None else int(options.max_idle_time * 1000),
+        "connectTimeoutMS": int(options.connect_timeout * 1000),
+        "socketTimeoutMS": int(options.socket_timeout * 1000),
+        "serverSelectionTimeoutMS": int(options.server_selection_timeout * 1000),
+        "heartbeatFrequencyMS": int(options.heartbeat_frequency * 1000),
+        "waitQueueTimeoutMS": int(options.wait_queue_timeout * 1000),
+        "tz_aware": True,
+        "uuidRepresentation": "standard",
+    }
+
+
+def _turnstile(options: Options, name: str, counters: Counters, has_room: Callable[[], bool]) -> Turnstile:
+    return Turnstile(
+        name,
+        slots=options.max_pool_size,
+        queue_limit=options.queue_limit,
+        timeout=options.wait_queue_timeout,
+        refusals=counters.refusals,
+        has_room=has_room,
+    )
+
+
+class _PyMongo:
+    def __init__(self, options: Options, app_name: str, counters_of: Callable[[str], Counters]) -> None:
+        self.pools: dict[str, MemberPool] = {}
+        self.gate: Turnstile | None = None
+        self._options = options
+        self._counters_of = counters_of
+        self._client: AsyncMongoClient[Document] = AsyncMongoClient(
+            **_client_arguments(options, app_name), _pool_class=self._make_pool
+        )
+
+    async def open(self) -> None:
+        if self._options.url.startswith("mongodb+srv:"):
+            try:
+                await self._client.aconnect()  # resolves the name
+            except BaseException:
+                await self._client.close()
+                raise
+
+    def _make_pool(
+        self, address: Address, options: PoolOptions, is_sdam: bool = False, client_id: ObjectId | None = None
+    ) -> asynchronous.Pool:
+        if is_sdam:  # the monitors' own
+            return asynchronous.Pool(address, options, is_sdam, client_id)
+        member = name_of(address)
+        pool = AsyncPool(
+            address,
+            options,
+            is_sdam,
+            client_id,
+            counters=self._counters_of(member),
+            make_turnstile=lambda name, counters, has_room: _turnstile(self._options, name, counters, has_room),
+        )
+        self.pools[member] = pool
+        return pool
+
+    @property
+    def database(self) -> AsyncDatabase[Document]:
+        return self._client[self._options.database]
+
+    @property
+    def topology(self) -> TopologyDescription:
+        return self._client.topology_description
+
+    def eligible(self) -> set[str]:
+        return _eligible(self.topology, self._client.read_preference)
+
+    async def start_session(self) -> AbstractAsyncContextManager[AsyncClientSession]:
+        return self._client.start_session()
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+class _Motor:
+    def __init__(self, options: Options, app_name: str, counters_of: Callable[[str], Counters]) -> None:
+        self.pools: dict[str, MemberPool] = {}
+        self._options = options
+        self._app_name = app_name
+        self._counters_of = counters_of
+        self.gate: Turnstile | None = _turnstile(options, "all members", counters_of(ANY_MEMBER), lambda: True)
+        self._threads = ThreadPoolExecutor(options.max_pool_size, thread_name_prefix="sluice-motor")
+        self._loop = asyncio.get_running_loop()
+        self._client: Any = None
+
+    async def open(self) -> None:
+        """Construct Motor's client in a thread, since that resolves `mongodb+srv` names."""
+        client_class = create_class_with_framework(motor.core.AgnosticClient, self._framework(), "motor.motor_asyncio")
+        arguments = _client_arguments(self._options, self._app_name) | {"_pool_class": self._make_pool}
+        self._client = await asyncio.to_thread(client_class, **arguments, io_loop=self._loop)
+
+    def _framework(self) -> types.ModuleType:
+        """Motor's asyncio framework, but with our way into the threads."""
+        framework = types.ModuleType("sluice_motor_framework")
+        vars(framework).update(vars(motor.frameworks.asyncio))
+        vars(framework)["run_on_executor"] = self._run_on_executor
+        return framework
+
+    def _run_on_executor(
+        self, loop: asyncio.AbstractEventLoop, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Task[R]:
+        return loop.create_task(self._in_turn(function, *args, **kwargs))
+
+    async def _in_turn(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        assert self.gate is not None
+        started = self._loop.time()
+        await self.gate.enter()
+        context = contextvars.copy_context()
+        context.run(already_waited.set, self._loop.time() - started)
+        try:
+            job = self._threads.submit(partial(context.run, partial(function, *args, **kwargs)))
+        except BaseException:
+            self.gate.leave()
+            raise
+        job.add_done_callback(self._leave)
+        return await asyncio.wrap_future(job)
+
+    def _leave(self, job: Future[R]) -> None:
+        """Called in the thread when the operation is really over, whoever still waits for it."""
+        assert self.gate is not None
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.gate.leave)
+
+    def _make_pool(
+        self, address: Address, options: PoolOptions, is_sdam: bool = False, client_id: ObjectId | None = None
+    ) -> synchronous.Pool:
+        if is_sdam:
+            return synchronous.Pool(address, options, is_sdam, client_id)
+        member = name_of(address)
+        pool = SyncPool(address, options, is_sdam, client_id, counters=self._counters_of(member))
+        self.pools[member] = pool
+        return pool
+
+    @property
+    def database(self) -> AsyncDatabase[Document]:
+        # Motor's classes have the methods that repositories use, under the same names.
+        return cast("AsyncDatabase[Document]", self._client[self._options.database])
+
+    @property
+    def topology(self) -> TopologyDescription:
+        return cast("TopologyDescription", self._client.topology_description)
+
+    def eligible(self) -> set[str]:
+        return _eligible(self.topology, self._client.read_preference)
+
+    async def start_session(self) -> AbstractAsyncContextManager[AsyncClientSession]:
+        return cast("AbstractAsyncContextManager[AsyncClientSession]", await self._client.start_session())
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await asyncio.to_thread(self._client.close)
+        self._threads.shutdown(wait=False)
+
+
+def _eligible(topology: TopologyDescription, read_preference: Callable[[Any], Any]) -> set[str]:
+    return {name_of(server.address) for server in topology.apply_selector(read_preference)}

@@ -1,0 +1,123 @@
+"""The members' own view: what each one reports of its connections, role, lag, operations and cache.
+
+One worker per container asks, through a client of its own with one connection per member, so that the answers come
+even when the pools are full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from pymongo import AsyncMongoClient
+from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.read_preferences import Nearest
+from pymongo.server_description import ServerDescription
+
+from sluice.drivers import Document
+from sluice.options import Options
+from sluice.pools import name_of
+from sluice.snapshot import MemberStatus
+
+log = logging.getLogger(__name__)
+
+_target: ContextVar[str | None] = ContextVar("sluice_observed_member", default=None)
+_KINDS = frozenset({"insert", "query", "update", "delete", "getmore", "command"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    server: Document
+    replication: Document
+
+
+def _select(servers: Sequence[ServerDescription]) -> Sequence[ServerDescription]:
+    """The member that the running task asks for; every member for the driver's own needs."""
+    target = _target.get()
+    return servers if target is None else [server for server in servers if name_of(server.address) == target]
+
+
+class Observer:
+    """Asks every known member. Opens its client at the first call."""
+
+    def __init__(self, options: Options, app_name: str) -> None:
+        timeout = int(min(options.connect_timeout, 2.0) * 1000)
+        self._client: AsyncMongoClient[Document] = AsyncMongoClient(
+            options.monitoring_url or options.url,
+            appname=app_name,
+            maxPoolSize=1,
+            connectTimeoutMS=timeout,
+            socketTimeoutMS=timeout,
+            serverSelectionTimeoutMS=timeout,
+            heartbeatFrequencyMS=int(options.heartbeat_frequency * 1000),
+            server_selector=_select,
+        )
+        self._refused: set[str] = set()
+
+    async def look(self, members: Sequence[str]) -> list[MemberStatus]:
+        """The status of each member (`host:port`), down ones included; takes no longer than its timeouts."""
+        answers = await asyncio.gather(*(self._ask(member) for member in members))
+        lags = _lags(answers)
+        return [_status(member, answer, lags.get(member)) for member, answer in zip(members, answers, strict=True)]
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _ask(self, member: str) -> _Answer | None:
+        """None when the member doesn't answer."""
+        _target.set(member)  # the task's own context: gather made one for each member
+        try:
+            return _Answer(await self._command("serverStatus"), await self._command("replSetGetStatus"))
+        except PyMongoError as error:
+            log.debug("member %s did not answer: %s", member, error)
+            return None
+
+    async def _command(self, name: str) -> Document:
+        """The answer; empty where the user may not ask or the server has no such thing (said once)."""
+        try:
+            return await self._client.admin.command(name, read_preference=Nearest())
+        except OperationFailure as error:
+            if name not in self._refused:
+                self._refused.add(name)
+                log.warning("the members' own view lacks %s: %s", name, (error.details or {}).get("errmsg"))
+            return {}
+
+
+def _lags(answers: Sequence[_Answer | None]) -> dict[str, float]:
+    """Seconds that each member is behind, as the primary sees it; empty without a primary."""
+    for answer in answers:
+        rows = answer.replication.get("members", []) if answer else []
+        primary = next((row for row in rows if row.get("self") and row["stateStr"] == "PRIMARY"), None)
+        if primary is not None:
+            newest = primary["optimeDate"]
+            return {
+                row["name"]: max(0.0, (newest - row["optimeDate"]).total_seconds())
+                for row in rows
+                if row["stateStr"] != "ARBITER" and "optimeDate" in row
+            }
+    return {}
+
+
+def _status(member: str, answer: _Answer | None, lag: float | None) -> MemberStatus:
+    status = MemberStatus(member, up=answer is not None, taken_at=time.time(), lag=lag)
+    if answer is None:
+        return status
+    own = next((row for row in answer.replication.get("members", []) if row.get("self")), None)
+    if own is not None:
+        status.role = str(own["stateStr"]).lower()
+    connections = answer.server.get("connections", {})
+    status.connections_current = connections.get("current")
+    status.connections_available = connections.get("available")
+    status.connections_total_created = connections.get("totalCreated")
+    status.operations = {
+        kind: int(count) for kind, count in answer.server.get("opcounters", {}).items() if kind in _KINDS
+    }
+    cache = answer.server.get("wiredTiger", {}).get("cache", {})
+    status.cache_used_bytes = cache.get("bytes currently in the cache")
+    status.cache_max_bytes = cache.get("maximum bytes configured")
+    status.cache_dirty_bytes = cache.get("tracked dirty bytes in the cache")
+    return status

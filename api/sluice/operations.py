@@ -1,0 +1,57 @@
+"""Query execution time: measured where the application names the operation, not by a command listener."""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import TracebackType
+
+from sluice import timings
+from sluice.snapshot import OperationStats
+
+log = logging.getLogger(__name__)
+
+
+class Operations:
+    """What one worker counts per collection and operation; belongs to one event loop."""
+
+    def __init__(self, slow: float, history: list[OperationStats]) -> None:
+        self._slow = slow
+        self._stats = {(stats.collection, stats.operation): stats for stats in history}
+
+    def measure(self, collection: str, operation: str) -> _Measurement:
+        """A context manager that times one operation, counts the error that ends it, and logs it if it was slow."""
+        key = (collection, operation)
+        stats = self._stats.get(key)
+        if stats is None:
+            stats = self._stats[key] = OperationStats(collection, operation)
+        return _Measurement(stats, self._slow)
+
+    def stats(self) -> list[OperationStats]:
+        return list(self._stats.values())
+
+
+class _Measurement:
+    __slots__ = ("_slow", "_started", "_stats")
+
+    def __init__(self, stats: OperationStats, slow: float) -> None:
+        self._stats = stats
+        self._slow = slow
+
+    def __enter__(self) -> None:
+        self._started = time.monotonic()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        seconds = time.monotonic() - self._started
+        stats = self._stats
+        stats.durations.observe(seconds)
+        if kind is not None:
+            stats.errors[kind.__name__] = stats.errors.get(kind.__name__, 0) + 1
+        request = timings.current()
+        if request is not None:
+            request.database += seconds
+        if seconds >= self._slow:
+            caller = f" for {request.label()}" if request is not None else ""
+            log.warning("Execution time of %s.%s%s (seconds): %.3f", stats.collection, stats.operation, caller, seconds)

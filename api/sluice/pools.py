@@ -1,0 +1,281 @@
+"""The drivers' pools, made fair and exact.
+
+`AsyncPool` (PyMongo's asynchronous API) passes a turnstile of its own before every checkout; `SyncPool` (Motor's
+threads) only counts, since its turnstile stands before the thread pool. Both are what `_pool_class` is for, a
+private hook of a pinned driver version: tests/sluice/test_driver_contract.py says when it changes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, MutableMapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from pymongo._telemetry import _CmapTelemetry
+from pymongo.asynchronous import pool as asynchronous
+from pymongo.errors import AutoReconnect
+from pymongo.pool_shared import PoolState
+from pymongo.synchronous import pool as synchronous
+
+from sluice import deadline, timings
+from sluice.snapshot import Counters, Gauges
+from sluice.turnstile import Turnstile
+
+if TYPE_CHECKING:
+    from bson import ObjectId
+    from pymongo.asynchronous.mongo_client import _ClientCheckout as _AsyncHandler
+    from pymongo.pool_options import PoolOptions
+    from pymongo.synchronous.mongo_client import _ClientCheckout as _SyncHandler
+
+already_waited: ContextVar[float] = ContextVar("sluice_already_waited", default=0.0)
+"""Seconds that an operation waited before its thread started (Motor)."""
+
+Address = tuple[str, int | None]
+MakeTurnstile = Callable[[str, Counters, Callable[[], bool]], Turnstile]
+
+
+def name_of(address: tuple[str, int | None]) -> str:
+    """`host:port`, as the replica set's configuration has it."""
+    return f"{address[0]}:{address[1]}"
+
+
+class Tracker:
+    """Which connections of one pool are open and checked out, and what it has counted. Threads may share it."""
+
+    def __init__(self, counters: Counters) -> None:
+        self.counters = counters
+        self.open: set[int] = set()
+        self.taken: dict[int, float] = {}
+        self.entering = 0
+        self._lock = threading.Lock()
+
+    def enter(self, change: int) -> None:
+        with self._lock:
+            self.entering += change
+
+    def opened(self, connection: int, seconds: float) -> None:
+        with self._lock:
+            self.open.add(connection)
+            self.counters.opened += 1
+            self.counters.creations.observe(seconds)
+
+    def closed(self, connection: int, reason: str) -> None:
+        with self._lock:
+            if connection not in self.open:
+                self.counters.failed += 1  # closed before it was ever usable
+                return
+            self.open.discard(connection)
+            self.counters.closed[reason] = self.counters.closed.get(reason, 0) + 1
+
+    def took(self, connection: int, started: float) -> None:
+        now = time.monotonic()
+        waited = now - started + already_waited.get()
+        with self._lock:
+            self.taken[connection] = now
+            self.counters.waits.observe(waited)
+        request = timings.current()
+        if request is not None:
+            request.queue_wait += waited
+
+    def returned(self, connection: int) -> None:
+        now = time.monotonic()
+        with self._lock:
+            taken = self.taken.pop(connection, None)
+            if taken is not None:
+                self.counters.uses.observe(now - taken)
+
+
+class _Telemetry(_CmapTelemetry):
+    """The one place where the driver says that a connection was closed, and why."""
+
+    __slots__ = ("_tracker",)
+
+    def __init__(self, driver: _CmapTelemetry, tracker: Tracker) -> None:
+        super().__init__(
+            driver._client_id, driver._address, driver._listeners, publish=driver._should_publish, log=driver._log
+        )
+        self._tracker = tracker
+
+    def connection_closed(self, conn_id: int, reason: str) -> None:
+        self._tracker.closed(conn_id, reason)
+        super().connection_closed(conn_id, reason)
+
+
+class AsyncConnection(asynchronous.AsyncConnection):
+    """Every command, a batch's and a cursor's too, carries what is left of the request's time."""
+
+    def apply_timeout(self, cmd: MutableMapping[str, Any] | None) -> float | None:
+        timeout = super().apply_timeout(cmd)
+        if cmd is not None:
+            deadline.stamp(cmd)
+        return timeout
+
+
+class SyncConnection(synchronous.Connection):
+    """As `AsyncConnection`."""
+
+    def apply_timeout(self, cmd: MutableMapping[str, Any] | None) -> float | None:
+        timeout = super().apply_timeout(cmd)
+        if cmd is not None:
+            deadline.stamp(cmd)
+        return timeout
+
+
+class AsyncPool(asynchronous.Pool):
+    """A member's pool behind a turnstile; for a member's monitors, the driver's own pool."""
+
+    def __init__(
+        self,
+        address: Address,
+        options: PoolOptions,
+        is_sdam: bool = False,
+        client_id: ObjectId | None = None,
+        *,
+        counters: Counters,
+        make_turnstile: MakeTurnstile,
+    ) -> None:
+        super().__init__(address, options, is_sdam, client_id)
+        self.tracker = Tracker(counters)
+        self.turnstile = make_turnstile(name_of(address), counters, self._has_room)
+        self._telemetry = _Telemetry(self._telemetry, self.tracker)
+        self._filling = 0
+        self._returning = 0
+
+    def __repr__(self) -> str:
+        return f"<AsyncPool {name_of(self.address)} idle={len(self.conns)} used={len(self.tracker.taken)}>"
+
+    def _has_room(self) -> bool:
+        """Whether the next operation would find a connection, or may open one, without waiting in the driver.
+
+        Else `maxConnecting` would make it wait there, where others overtake it.
+        """
+        available = len(self.conns) + max(0, self._max_connecting - self._filling)
+        return self.turnstile.held + self._filling < self.max_pool_size and self._entering < available
+
+    @property
+    def _entering(self) -> int:
+        """Operations that the turnstile has let in and that have no connection yet."""
+        return self.turnstile.held - len(self.tracker.taken) - self._returning
+
+    async def _get_conn(
+        self, checkout_started_time: float, handler: _AsyncHandler | None = None
+    ) -> asynchronous.AsyncConnection:
+        started = time.monotonic()
+        if self.state != PoolState.READY:  # raises what the driver has for that
+            return await super()._get_conn(checkout_started_time, handler)
+        await self.turnstile.enter()
+        try:
+            connection = await super()._get_conn(checkout_started_time, handler)
+        except BaseException:
+            self.turnstile.leave()
+            raise
+        self.tracker.took(connection.id, started)
+        self.turnstile.admit()
+        return connection
+
+    async def connect(self, handler: _AsyncHandler | None = None) -> asynchronous.AsyncConnection:
+        filler = handler is None  # the driver's task that fills the pool to its minimum
+        self._filling += filler
+        started = time.monotonic()
+        try:
+            connection = await super().connect(handler)
+        finally:
+            self._filling -= filler
+        self.tracker.opened(connection.id, time.monotonic() - started)
+        connection.__class__ = AsyncConnection
+        return connection
+
+    async def checkin(self, conn: asynchronous.AsyncConnection) -> None:
+        self.tracker.returned(conn.id)
+        self._returning += 1  # holds its slot until it is really back
+        try:
+            await super().checkin(conn)
+        finally:
+            self._returning -= 1
+            self.turnstile.leave()
+
+    async def remove_stale_sockets(self, reference_generation: int) -> None:
+        try:
+            await super().remove_stale_sockets(reference_generation)
+        finally:
+            self.turnstile.admit()
+
+    async def _reset(
+        self,
+        close: bool,
+        pause: bool = True,
+        service_id: ObjectId | None = None,
+        interrupt_connections: bool = False,
+    ) -> None:
+        if close or (pause and self.opts.pause_enabled and not self.opts.load_balanced):
+            # The driver's pool is paused before any of them runs, so nobody comes back into the queue.
+            what = f"{name_of(self.address)}: connection pool {'closed' if close else 'cleared'}"
+            self.turnstile.evict(lambda: AutoReconnect(what))
+        await super()._reset(close, pause, service_id, interrupt_connections)
+
+    def gauges(self) -> Gauges:
+        entering = self._entering
+        return Gauges(
+            idle=len(self.conns),
+            used=len(self.tracker.taken),
+            connecting=self._pending,
+            waiting=self.turnstile.waiting + entering,
+            oldest_wait=self.turnstile.oldest_wait,
+            slots=self.turnstile.slots,
+            held=self.turnstile.held,
+            free=self.turnstile.free if self.state == PoolState.READY else 0,
+            queue_limit=self.turnstile.queue_limit,
+            paused=self.state != PoolState.READY,
+        )
+
+
+class SyncPool(synchronous.Pool):
+    """A member's pool under Motor, whose one turnstile stands before the threads."""
+
+    def __init__(
+        self,
+        address: Address,
+        options: PoolOptions,
+        is_sdam: bool = False,
+        client_id: ObjectId | None = None,
+        *,
+        counters: Counters,
+    ) -> None:
+        super().__init__(address, options, is_sdam, client_id)
+        self.tracker = Tracker(counters)
+        self._telemetry = _Telemetry(self._telemetry, self.tracker)
+
+    def _get_conn(self, checkout_started_time: float, handler: _SyncHandler | None = None) -> synchronous.Connection:
+        started = time.monotonic()
+        self.tracker.enter(+1)
+        try:
+            connection = super()._get_conn(checkout_started_time, handler)
+        finally:
+            self.tracker.enter(-1)
+        self.tracker.took(connection.id, started)
+        return connection
+
+    def connect(self, handler: _SyncHandler | None = None) -> synchronous.Connection:
+        started = time.monotonic()
+        connection = super().connect(handler)
+        self.tracker.opened(connection.id, time.monotonic() - started)
+        connection.__class__ = SyncConnection
+        return connection
+
+    def checkin(self, conn: synchronous.Connection) -> None:
+        self.tracker.returned(conn.id)
+        super().checkin(conn)
+
+    def gauges(self) -> Gauges:
+        return Gauges(
+            idle=len(self.conns),
+            used=len(self.tracker.taken),
+            connecting=self._pending,
+            waiting=self.tracker.entering,
+            paused=self.state != PoolState.READY,
+        )
+
+
+MemberPool = AsyncPool | SyncPool

@@ -1,0 +1,110 @@
+"""Slots: how the workers of one container find each other's statistics.
+
+A worker claims the lowest free slot of a folder (on tmpfs) with a file lock that the kernel frees when it dies,
+whoever started it, and writes its snapshot there. The next owner continues the counters, so the number of files is
+the largest number of workers that ever ran at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sluice.snapshot import WorkerSnapshot, decode, encode
+
+_CLAIM = "claim.lock"
+
+
+class Slot:
+    """One worker's place. Made by `Slot.claim`; use `close` to give it up before the process ends."""
+
+    def __init__(self, directory: Path, number: int, lock: int) -> None:
+        self.directory = directory
+        self.number = number
+        self._lock = lock
+        os.register_at_fork(after_in_child=self.close)  # a child would keep the lock of a dead parent
+
+    @classmethod
+    def claim(cls, directory: Path) -> Slot:
+        """Claim the lowest free slot below `directory`, which is made if needed.
+
+        Raises `OSError` when the folder can't be written.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        with _claiming(directory, fcntl.LOCK_EX):
+            number = 0
+            while True:
+                lock = os.open(directory / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                if _try_lock(lock, fcntl.LOCK_EX):
+                    return cls(directory, number, lock)
+                os.close(lock)
+                number += 1
+
+    def previous(self) -> WorkerSnapshot | None:
+        """What the slot's former owner published last; None for a new slot or one that another version wrote."""
+        return _read(self.directory / f"{self.number}.json")
+
+    def publish(self, snapshot: WorkerSnapshot) -> None:
+        """Replace what the slot says, in one step."""
+        path = self.directory / f"{self.number}.json"
+        draft = path.with_suffix(".draft")
+        draft.write_bytes(encode(snapshot))
+        draft.replace(path)
+
+    def close(self) -> None:
+        """Free the slot; what it says stays, for its counters."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def read_all(directory: Path) -> list[WorkerSnapshot]:
+    """Every slot's snapshot, lowest slot first; `alive` is False where no worker holds the slot."""
+    if not directory.is_dir():
+        return []
+    with _claiming(directory, fcntl.LOCK_SH):
+        held = {int(path.stem): _is_held(path) for path in directory.glob("[0-9]*.lock")}
+    snapshots = []
+    for number, alive in sorted(held.items()):
+        snapshot = _read(directory / f"{number}.json")
+        if snapshot is not None:
+            snapshot.alive = alive
+            snapshots.append(snapshot)
+    return snapshots
+
+
+@contextmanager
+def _claiming(directory: Path, kind: int) -> Iterator[None]:
+    """Whoever looks whether a slot is held locks it for an instant; nobody may claim meanwhile."""
+    lock = os.open(directory / _CLAIM, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, kind)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _try_lock(lock: int, kind: int) -> bool:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_held(path: Path) -> bool:
+    lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return not _try_lock(lock, fcntl.LOCK_SH)
+    finally:
+        os.close(lock)
+
+
+def _read(path: Path) -> WorkerSnapshot | None:
+    try:
+        return decode(path.read_bytes())
+    except (FileNotFoundError, ValueError):  # ValueError: written by another version
+        return None

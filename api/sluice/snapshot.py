@@ -1,0 +1,147 @@
+"""What a worker knows at one instant, and how it is written to its slot.
+
+Gauges (`Gauges`, the worker's own figures) describe now and end with the worker; counters (`Counters`,
+`OperationStats`) describe the time since the slot was first used and are continued by its next owner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+
+from sluice.histogram import Histogram
+from sluice.turnstile import Refusals
+
+ANY_MEMBER = "*"
+"""The member of a wait queue that stands before all members (Motor's)."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since the start, for one member's pool."""
+
+    opened: int = 0
+    failed: int = 0
+    closed: dict[str, int] = field(default_factory=dict)
+    refusals: Refusals = field(default_factory=Refusals)
+    waits: Histogram = field(default_factory=Histogram)
+    uses: Histogram = field(default_factory=Histogram)
+    creations: Histogram = field(default_factory=Histogram)
+
+    def add(self, other: Counters) -> None:
+        self.opened += other.opened
+        self.failed += other.failed
+        for reason, count in other.closed.items():
+            self.closed[reason] = self.closed.get(reason, 0) + count
+        self.refusals.full += other.refusals.full
+        self.refusals.timeout += other.refusals.timeout
+        self.waits.add(other.waits)
+        self.uses.add(other.uses)
+        self.creations.add(other.creations)
+
+
+@dataclass(slots=True, kw_only=True)
+class Gauges:
+    """Now, for one member's pool and the turnstile before it.
+
+    `waiting` counts operations that have no connection yet, at the turnstile or while one is opened for them;
+    `connecting` the connections that are being opened. `slots` and `held` are the turnstile's; a pool without one of
+    its own has none. `eligible`: the default read preference may send operations here.
+    """
+
+    idle: int = 0
+    used: int = 0
+    connecting: int = 0
+    waiting: int = 0
+    oldest_wait: float = 0.0
+    slots: int = 0
+    held: int = 0
+    free: int = 0
+    queue_limit: int = 0
+    paused: bool = False
+    eligible: bool = False
+
+
+@dataclass(slots=True)
+class PoolSnapshot:
+    """One member's pool in one worker; `gauges` is None once the pool is gone and only its past counts."""
+
+    member: str
+    gauges: Gauges | None
+    counters: Counters
+
+
+@dataclass(slots=True)
+class OperationStats:
+    """Since the start, for one kind of operation on one collection."""
+
+    collection: str
+    operation: str
+    durations: Histogram = field(default_factory=Histogram)
+    errors: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class MemberStatus:
+    """What a member reports of itself; None where the monitoring user may not ask or the member doesn't say."""
+
+    member: str
+    up: bool
+    taken_at: float
+    role: str | None = None
+    connections_current: int | None = None
+    connections_available: int | None = None
+    connections_total_created: int | None = None
+    lag: float | None = None
+    operations: dict[str, int] = field(default_factory=dict)
+    cache_used_bytes: int | None = None
+    cache_max_bytes: int | None = None
+    cache_dirty_bytes: int | None = None
+
+
+@dataclass(slots=True)
+class PoolConfig:
+    """The limits of each pool; times in milliseconds, as their settings have them."""
+
+    max_pool_size: int
+    min_pool_size: int
+    max_idle_time_ms: int | None
+    wait_queue_timeout_ms: int
+    wait_queue_limit: int
+
+
+@dataclass(slots=True, kw_only=True)
+class WorkerSnapshot:
+    """One worker. `taken_at` and `started_at` are Unix times, `starts` counts the owners that the slot has had."""
+
+    slot: int
+    pid: int
+    host: str
+    app_name: str
+    driver: str
+    started_at: float
+    taken_at: float
+    starts: int
+    ready: bool
+    loop_lag: float
+    cpu_seconds: float
+    memory_bytes: int
+    pool_config: PoolConfig
+    pools: list[PoolSnapshot]
+    operations: list[OperationStats]
+    members: list[MemberStatus]
+    alive: Annotated[bool, Field(exclude=True)] = True
+
+
+_adapter = TypeAdapter(WorkerSnapshot)
+
+
+def encode(snapshot: WorkerSnapshot) -> bytes:
+    return _adapter.dump_json(snapshot)
+
+
+def decode(data: bytes) -> WorkerSnapshot:
+    """Raises `pydantic.ValidationError` for what another version wrote."""
+    return _adapter.validate_json(data)

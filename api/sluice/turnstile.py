@@ -1,0 +1,124 @@
+"""The FIFO turnstile: first come, first served, before a pool whose own queue lets newcomers overtake.
+
+A release hands the slot to the longest waiter before anyone else can run, so nobody is overtaken; whoever waits has
+no connection, so giving up costs none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sluice import deadline
+from sluice.errors import QueueFull, QueueTimeout
+
+
+@dataclass(slots=True)
+class Refusals:
+    """Since the start: operations that the turnstile turned away."""
+
+    full: int = 0
+    timeout: int = 0
+
+
+class Turnstile:
+    """At most `slots` operations inside, at most `queue_limit` waiting, each for at most `timeout` seconds.
+
+    `has_room` may hold back the next one although a slot is free (a connection must be opened first); whoever changes
+    its answer calls `admit()`. All methods belong to one event loop.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        slots: int,
+        queue_limit: int,
+        timeout: float,
+        refusals: Refusals | None = None,
+        has_room: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.name = name
+        self.slots = slots
+        self.queue_limit = queue_limit
+        self.timeout = timeout
+        self.refusals = refusals or Refusals()
+        self.held = 0
+        self._has_room = has_room
+        self._waiters: OrderedDict[asyncio.Future[None], float] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<Turnstile {self.name} held={self.held}/{self.slots} waiting={self.waiting}/{self.queue_limit}>"
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiters)
+
+    @property
+    def oldest_wait(self) -> float:
+        """Seconds that the longest waiter has waited so far; 0 when nobody waits."""
+        if not self._waiters:
+            return 0.0
+        return asyncio.get_running_loop().time() - next(iter(self._waiters.values()))
+
+    @property
+    def free(self) -> int:
+        """How many more could enter now without waiting."""
+        return 0 if self._waiters else self.slots - self.held
+
+    async def enter(self) -> None:
+        """Take a slot, in turn. Every successful `enter` is followed by one `leave`.
+
+        Raises `QueueFull` at once when the queue is at its limit, `QueueTimeout` when the wait is over, and whatever
+        `evict` was given.
+        """
+        if not self._waiters and self._open():
+            self.held += 1
+            return
+        if len(self._waiters) >= self.queue_limit:
+            self.refusals.full += 1
+            raise QueueFull(f"{self.name}: {self.slots} in use and {self.queue_limit} waiting")
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        self._waiters[turn] = loop.time()
+        timer = loop.call_later(deadline.allowance(self.timeout), self._expire, turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.leave()  # the turn came in the very step in which the waiter was cancelled
+            raise
+        finally:
+            timer.cancel()
+            self._waiters.pop(turn, None)
+
+    def leave(self) -> None:
+        """Give the slot back, to the longest waiter if there is one."""
+        self.held -= 1
+        self.admit()
+
+    def admit(self) -> None:
+        """Let in whoever can enter now, longest waiter first."""
+        while self._waiters and self._open():
+            turn, _ = self._waiters.popitem(last=False)
+            if not turn.done():
+                self.held += 1
+                turn.set_result(None)
+
+    def evict(self, reason: Callable[[], Exception]) -> None:
+        """Send every waiter away with an error of its own."""
+        for turn in self._waiters:
+            if not turn.done():
+                turn.set_exception(reason())
+        self._waiters.clear()
+
+    def _open(self) -> bool:
+        return self.held < self.slots and self._has_room()
+
+    def _expire(self, turn: asyncio.Future[None]) -> None:
+        if not turn.done():
+            self.refusals.timeout += 1
+            waited = asyncio.get_running_loop().time() - self._waiters[turn]
+            turn.set_exception(QueueTimeout(f"{self.name}: no connection came free in {waited * 1000:.0f} ms"))
