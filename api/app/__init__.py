@@ -1,0 +1,1 @@
+"""The FastAPI service: settings, routes, errors and logs on top of `sluice`."""

@@ -1,0 +1,17 @@
+"""Gunicorn's logger, with our handlers in place of its own."""
+
+from __future__ import annotations
+
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+
+from app.logs import intercept
+
+
+class InterceptedLogger(Logger):
+    """Writes to the service's log; Gunicorn sets its loggers up anew at every reload."""
+
+    def setup(self, cfg: Config) -> None:
+        super().setup(cfg)
+        intercept(self.error_log)
+        intercept(self.access_log)

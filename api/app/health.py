@@ -1,0 +1,105 @@
+"""Health: for whoever restarts workers (`live`), whoever sends them requests (`ready`), and for people."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from pydantic import BaseModel
+
+from app.problems import Kind, Problem, documented
+from app.single_flight import SingleFlight
+from app.stats import everyone
+from sluice.summary import summarize
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+NOT_READY = Kind("/problems/not-ready", 503, "This worker is not ready", 1)
+
+
+class State(BaseModel):
+    """One word."""
+
+    status: Literal["alive", "ready"]
+
+
+class Member(BaseModel):
+    """A member of the replica set: its role as the driver sees it, its lag in seconds as it says itself."""
+
+    address: str
+    role: str
+    lag_seconds: float | None
+
+
+class PoolState(BaseModel):
+    """Connections over all workers and members."""
+
+    open: int
+    used: int
+    idle: int
+    waiting: int
+    available: int
+
+
+class Health(BaseModel):
+    """`ok`: this worker can serve and every member is there; `degraded`: some member isn't; else `unavailable`."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    version: str
+    driver: str
+    worker: int
+    workers: int
+    pool: PoolState
+    members: list[Member]
+
+
+@router.get("/live", response_model=State)
+async def live() -> Response:
+    """The worker runs. Never asks MongoDB."""
+    return Response(b'{"status":"alive"}', media_type="application/json")
+
+
+@router.get("/ready", response_model=State, responses=documented(503))
+async def ready(request: Request) -> Response:
+    """The worker can serve: it knows a primary and its pool is open. Takes no connection."""
+    if not request.app.state.sluice.ready:
+        raise Problem(NOT_READY, "no primary is known, the database is not prepared, or the pool is paused")
+    return Response(b'{"status":"ready"}', media_type="application/json")
+
+
+@router.get("", response_model=Health, responses={503: {"model": Health, "description": "Unavailable"}})
+async def health(request: Request) -> Response:
+    """How the service is: pool, members with role and lag, version."""
+    body = await request.app.state.health.get()
+    return Response(body.model_dump_json(), 503 if body.status == "unavailable" else 200, media_type="application/json")
+
+
+def install(app: FastAPI, cache_seconds: float) -> None:
+    """Serve the app's health; a burst of calls costs one."""
+    app.state.health = SingleFlight(lambda: _health(app), cache_seconds)
+
+
+async def _health(app: FastAPI) -> Health:
+    sluice = app.state.sluice
+    summary = summarize(await everyone(sluice))
+    lags = {status.member: status.lag for status in summary.server_view}
+    members = [
+        Member(address=address, role=role, lag_seconds=lags.get(address))
+        for address, role in sorted(sluice.roles().items())
+    ]
+    lost = not members or any(member.role == "Unknown" for member in members)
+    return Health(
+        status="unavailable" if not sluice.ready else "degraded" if lost else "ok",
+        version=app.version,
+        driver=sluice.options.driver,
+        worker=sluice.slot.number,
+        workers=len(summary.workers),
+        pool=PoolState(
+            open=summary.pool.current_connections,
+            used=summary.pool.active_connections,
+            idle=summary.pool.idle_connections,
+            waiting=summary.pool.waiting,
+            available=summary.pool.available_connections,
+        ),
+        members=members,
+    )

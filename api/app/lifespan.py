@@ -1,0 +1,51 @@
+"""The worker's life: open Sluice on the worker's own loop, close it at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+
+from app import worker_slot
+from app.settings import Settings
+from sluice.client import Sluice
+
+if TYPE_CHECKING:
+    from pymongo.asynchronous.database import AsyncDatabase
+
+log = logging.getLogger(__name__)
+
+CLOSING = 10.0
+Prepare = Callable[["AsyncDatabase[dict[str, Any]]"], Awaitable[None]]
+
+
+def lifespan(settings: Settings, prepares: Sequence[Prepare]) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """The lifespan of an app with these resources.
+
+    It doesn't raise because MongoDB is away: Gunicorn takes a failing lifespan for a boot error and stops everything.
+    """
+
+    async def prepare(database: AsyncDatabase[dict[str, Any]]) -> None:
+        for prepare_resource in prepares:
+            await prepare_resource(database)
+
+    @asynccontextmanager
+    async def live(app: FastAPI) -> AsyncIterator[None]:
+        sluice = Sluice(settings.options(), worker_slot.claim(settings.stats_dir), prepare=prepare)
+        app.state.sluice = sluice
+        await sluice.open()
+        try:
+            yield
+        finally:
+            try:
+                async with asyncio.timeout(CLOSING):
+                    await sluice.close()
+            except Exception:
+                log.exception("closing failed")
+            worker_slot.release()
+
+    return live

@@ -1,0 +1,124 @@
+"""Logs: everything, the standard library's loggers included, goes through Loguru to one shared stream of lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from loguru import logger
+
+from app import context, worker_slot
+from app.log_sink import FileSink, StreamSink
+from app.settings import Settings
+
+if TYPE_CHECKING:
+    from loguru import Message, Record
+
+_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "gunicorn.error", "gunicorn.access")
+_STDOUT = 1
+_QUIET = ("pymongo", "asyncio", "watchfiles")
+"""Loggers that say nothing below WARNING: the driver would log a line per waiting operation while MongoDB is away."""
+
+
+class Intercept(logging.Handler):
+    """Hands the standard library's records over to Loguru, with the place that they came from."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            level: str | int = logger.level(record.levelname).name
+        except ValueError:
+            level = record.levelno
+
+        def place(line: Record) -> None:
+            line.update({"name": record.name, "function": record.funcName, "line": record.lineno})
+
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):
+            message = f"{record.msg} {record.args}"
+        logger.patch(place).opt(exception=record.exc_info).log(level, "{}", message)
+
+
+class Logs:
+    """Formats records, hides secrets and writes each with one call."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._format = _as_json if settings.log_format == "json" else _as_text
+        # The longest first: one secret may begin with another.
+        texts = sorted((re.escape(secret) for secret in settings.secrets), key=len, reverse=True)
+        self._secrets = re.compile("|".join(texts)) if texts else None
+        self._sink = (
+            FileSink(settings.log_file)
+            if settings.log_file is not None
+            else StreamSink(_STDOUT, settings.stats_dir / "log.lock")
+        )
+
+    def __call__(self, message: Message) -> None:
+        text = self._format(message.record)
+        if self._secrets is not None:
+            text = self._secrets.sub("***", text)
+        self._sink.write(text.encode("utf-8", "backslashreplace"))
+
+
+def set_up(settings: Settings) -> None:
+    """Send all logs of this process where the settings say. Later calls replace earlier ones."""
+    logger.remove()
+    logger.add(Logs(settings), level=settings.log_level, format="{message}", backtrace=False, diagnose=False)
+    logging.basicConfig(handlers=[Intercept()], level=settings.log_level, force=True)
+    logging.captureWarnings(True)
+    for name in _LOGGERS:
+        intercept(logging.getLogger(name))
+    logging.getLogger("uvicorn.access").propagate = False  # the service's own access log says more
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(settings.log_level)))
+
+
+def intercept(source: logging.Logger) -> None:
+    """Let a logger that brought handlers of its own use ours."""
+    source.handlers.clear()
+    source.propagate = True
+
+
+def _as_text(record: Record) -> str:
+    worker, request, trace = _origin()
+    traced = f" trace={trace}" if trace else ""
+    message = record["message"].replace("\r", "\\r").replace("\n", "\\n")
+    head = (
+        f"{record['time']:YYYY-MM-DD HH:mm:ss.SSS} | {record['level'].name} | worker={worker} request={request}{traced}"
+        f" | {record['name']}:{record['function']}:{record['line']} - {message}\n"
+    )
+    return head + _traceback(record)
+
+
+def _as_json(record: Record) -> str:
+    worker, request, trace = _origin()
+    line: dict[str, Any] = {
+        "time": record["time"].isoformat(timespec="milliseconds"),
+        "level": record["level"].name,
+        "worker": worker,
+        "request": request,
+        "module": record["name"],
+        "function": record["function"],
+        "line": record["line"],
+        "message": record["message"],
+    }
+    if trace:
+        line["trace"] = trace
+    if record["exception"] is not None:
+        line["exception"] = _traceback(record)
+    return json.dumps(line, ensure_ascii=False, default=str) + "\n"
+
+
+def _origin() -> tuple[str, str, str]:
+    number = worker_slot.number()
+    return "-" if number is None else str(number), context.request_id.get(), context.trace_id.get()
+
+
+def _traceback(record: Record) -> str:
+    exception = record["exception"]
+    if exception is None or exception.type is None:
+        return ""
+    return "".join(traceback.format_exception(exception.type, exception.value, exception.traceback))

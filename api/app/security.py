@@ -1,0 +1,37 @@
+"""The API key, where one is set."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+
+from app import problems
+from app.problems import Problem
+
+_header = APIKeyHeader(name="X-API-Key", auto_error=False)
+_bearer = HTTPBearer(auto_error=False)
+
+
+async def require_api_key(
+    request: Request,
+    key: Annotated[str | None, Depends(_header)],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> None:
+    """Refuse a request without the service's API key; let everyone in where none is set."""
+    expected = request.app.state.settings.api_key
+    if expected is None:
+        return
+    given = key or (bearer.credentials if bearer is not None else "")
+    if not hmac.compare_digest(given.encode(), expected.get_secret_value().encode()):
+        raise Problem(
+            problems.UNAUTHORIZED,
+            "this needs the API key, in X-API-Key or as a bearer token",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
+
+PROTECTED = [Depends(require_api_key)]
+"""Dependencies of a route that changes something."""

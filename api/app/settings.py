@@ -1,0 +1,249 @@
+"""Settings, from the environment, `.env` or secret files; a wrong one is refused in one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.mongodb_url import masked, options_of, secrets_of
+from app.setting_errors import SettingsError, describe
+from sluice.budget import Demand, largest_pool
+from sluice.options import Driver, Options
+
+PoolProfile = Literal["default", "high-traffic", "low-traffic"]
+TimeoutProfile = Literal["default", "aggressive", "conservative"]
+
+POOL_PROFILES: dict[str, dict[str, int]] = {
+    "default": {"max_pool_size": 100, "min_pool_size": 10},
+    "high-traffic": {"max_pool_size": 200, "min_pool_size": 20},
+    "low-traffic": {"max_pool_size": 50, "min_pool_size": 5},
+}
+_TIMEOUTS = ("connect_timeout_ms", "socket_timeout_ms", "server_selection_timeout_ms")
+TIMEOUT_PROFILES: dict[str, dict[str, int]] = {
+    "default": dict(zip(_TIMEOUTS, (5_000, 10_000, 5_000), strict=True)),
+    "aggressive": dict(zip(_TIMEOUTS, (2_000, 5_000, 3_000), strict=True)),
+    "conservative": dict(zip(_TIMEOUTS, (10_000, 30_000, 10_000), strict=True)),
+}
+SECRETS = ("mongodb_url", "monitoring_url", "api_key")
+
+Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+CountOrNone = Annotated[int, Field(ge=0, le=100_000)]
+
+
+def _stats_dir() -> Path:
+    """Shared memory where there is some, one folder per user."""
+    shared = Path("/dev/shm")  # noqa: S108 - the folder is checked to be ours before it is used
+    return (shared if shared.is_dir() else Path(tempfile.gettempdir())) / f"sluice-{os.getuid()}"
+
+
+class Settings(BaseSettings):
+    """Every setting of the service; `MAX_POOL_SIZE` in the environment is `max_pool_size` here."""
+
+    model_config = SettingsConfigDict(
+        env_file=(Path(__file__).parents[2] / ".env", ".env"),
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+    )
+
+    mongodb_url: SecretStr = SecretStr("mongodb://localhost:27017")
+    mongodb_url_file: Path | None = None
+    monitoring_url: SecretStr | None = None
+    monitoring_url_file: Path | None = None
+    database_name: Annotated[str, Field(min_length=1, max_length=63, pattern=r'^[^/\\. "$*<>:|?\x00]+$')] = "sluice"
+    mongodb_driver: Driver = "pymongo"
+
+    pool_profile: PoolProfile = "default"
+    max_pool_size: Count = 100
+    min_pool_size: CountOrNone = 10
+    max_idle_time_ms: Annotated[int, Field(ge=0, le=86_400_000)] = 30_000
+    wait_queue_timeout_ms: Milliseconds = 5_000
+    wait_queue_multiple: Count = 5
+
+    timeout_profile: TimeoutProfile = "default"
+    connect_timeout_ms: Milliseconds = 5_000
+    socket_timeout_ms: Milliseconds = 10_000
+    server_selection_timeout_ms: Milliseconds = 5_000
+    heartbeat_frequency_ms: Annotated[int, Field(ge=500, le=3_600_000)] = 10_000
+    request_timeout_ms: Milliseconds = 10_000
+
+    connection_budget: Count | None = None
+    api_containers: Count = 1
+
+    api_key: SecretStr | None = None
+    api_key_file: Path | None = None
+    max_body_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 1 << 20
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
+    log_file: Path | None = None
+    access_log: Literal["off", "problems", "all"] = "problems"
+    slow_operation_ms: Milliseconds = 100
+
+    stats_dir: Path = Field(default_factory=_stats_dir)
+    stats_cache_ms: Annotated[int, Field(ge=0, le=60_000)] = 1_000
+
+    workers: Count = Field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    bind: Annotated[str, Field(min_length=1)] = "127.0.0.1:8000"
+    preload: bool = False
+    max_requests: CountOrNone = Field(default=1_000, le=100_000_000)
+    max_requests_jitter: CountOrNone = 100
+    timeout: Annotated[int, Field(ge=1, le=3_600)] = 30
+    graceful_timeout: Annotated[int, Field(ge=1, le=3_600)] = 30
+    keep_alive: Annotated[int, Field(ge=1, le=3_600)] = 5
+    worker_tmp_dir: Path = Field(default_factory=lambda: _stats_dir().parent)
+    worker_connections: Count = 1_000
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Profiles are starting points, files hold secrets."""
+        for name in SECRETS:
+            if file := given.get(f"{name}_file"):
+                if given.get(name):
+                    raise ValueError(f"{name.upper()} and {name.upper()}_FILE are both set: allowed is one of them")
+                given[name] = _read_secret(name, Path(file))
+        pool = POOL_PROFILES.get(given.get("pool_profile", "default"), {})
+        timeouts = TIMEOUT_PROFILES.get(given.get("timeout_profile", "default"), {})
+        return pool | timeouts | given
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.min_pool_size > self.max_pool_size:
+            raise ValueError(
+                f"MIN_POOL_SIZE={self.min_pool_size}: allowed is 0 to MAX_POOL_SIZE, which is {self.max_pool_size}"
+                f" (POOL_PROFILE={self.pool_profile})"
+            )
+        options_of(self.mongodb_url.get_secret_value())
+        if self.monitoring_url is not None:
+            try:
+                options_of(self.monitoring_url.get_secret_value())
+            except ValueError as error:
+                raise ValueError(str(error).replace("MONGODB_URL", "MONITORING_URL", 1)) from None
+        return self
+
+    def __repr__(self) -> str:
+        return f"Settings(mongodb_url={masked(self.mongodb_url.get_secret_value())!r}, workers={self.workers})"
+
+    __str__ = __repr__
+
+    @cached_property
+    def secrets(self) -> frozenset[str]:
+        """Texts that may appear in no log."""
+        urls = [url.get_secret_value() for url in (self.mongodb_url, self.monitoring_url) if url is not None]
+        key = {self.api_key.get_secret_value()} if self.api_key is not None else set()
+        return frozenset(key.union(*map(secrets_of, urls)))
+
+    @property
+    def demand(self) -> Demand:
+        """The connections that this configuration may open to each member."""
+        return Demand(self.api_containers, self.workers, self.max_pool_size)
+
+    def options(self) -> Options:
+        """What `sluice` needs of it."""
+        url = self.mongodb_url.get_secret_value()
+        return Options(
+            url=url,
+            database=self.database_name,
+            monitoring_url=self.monitoring_url.get_secret_value() if self.monitoring_url is not None else None,
+            driver=self.mongodb_driver,
+            max_pool_size=self.max_pool_size,
+            min_pool_size=self.min_pool_size,
+            max_idle_time=self.max_idle_time_ms / 1000 or None,
+            connect_timeout=self.connect_timeout_ms / 1000,
+            socket_timeout=self.socket_timeout_ms / 1000,
+            server_selection_timeout=self.server_selection_timeout_ms / 1000,
+            heartbeat_frequency=self.heartbeat_frequency_ms / 1000,
+            wait_queue_timeout=self.wait_queue_timeout_ms / 1000,
+            wait_queue_multiple=self.wait_queue_multiple,
+            slow_operation=self.slow_operation_ms / 1000,
+            app_name=options_of(url).get("appname") or "sluice",
+        )
+
+    def check_start(self) -> None:
+        """What only matters to who really starts the service: the connection budget and the folder for statistics.
+
+        Raises `SettingsError`.
+        """
+        demand = self.demand
+        if self.connection_budget is not None and demand.connections > self.connection_budget:
+            largest = largest_pool(self.connection_budget, self.api_containers, self.workers)
+            remedy = f"MAX_POOL_SIZE up to {largest}, or " if largest > 0 else ""
+            raise SettingsError(
+                f"CONNECTION_BUDGET={self.connection_budget}: {demand};"
+                f" allowed is at least {demand.connections}, or {remedy}fewer WORKERS or API_CONTAINERS"
+            )
+        try:
+            self.stats_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            mine = self.stats_dir.stat().st_uid == os.getuid() and not self.stats_dir.is_symlink()
+        except OSError:
+            mine = False
+        if not mine or not os.access(self.stats_dir, os.W_OK | os.X_OK):
+            raise SettingsError(f"STATS_DIR={str(self.stats_dir)!r}: allowed is a folder that this user owns")
+
+
+def _read_secret(name: str, path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise ValueError(f"{name.upper()}_FILE={str(path)!r}: allowed is a readable file ({reason})") from None
+
+
+def load(**given: Any) -> Settings:
+    """Read the settings; what is `given` wins. Raises `SettingsError`."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise SettingsError(describe(error, Settings)) from None
+
+
+_current: Settings | None = None
+_checked = False
+
+
+def current() -> Settings:
+    """The process's settings, read once; forked workers keep their master's. Wrong ones end the process, as below."""
+    return _current or refresh()
+
+
+def refresh() -> Settings:
+    """Read the settings anew. Wrong ones end the process with one line on standard error, unless it already has right
+    ones, which then stay."""
+    global _current
+    try:
+        _current = load()
+    except SettingsError as error:
+        _complain(error)
+        if _current is None:
+            raise SystemExit(1) from None
+    return _current
+
+
+def check(settings: Settings, *, again: bool = False) -> None:
+    """`check_start` before the first worker of this process starts; ends the process as `refresh` does.
+
+    `again` for a service that already runs: a budget that is exceeded now is only said.
+    """
+    global _checked
+    if _checked and not again:
+        return
+    try:
+        settings.check_start()
+    except SettingsError as error:
+        _complain(error)
+        if not again:
+            raise SystemExit(1) from None
+    _checked = True
+
+
+def _complain(error: SettingsError) -> None:
+    print(f"sluice: {error}", file=sys.stderr, flush=True)

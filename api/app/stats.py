@@ -1,0 +1,49 @@
+"""`GET /connection-stats`: what the pools of all workers do; any worker answers for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from pydantic_core import to_json
+
+from app.single_flight import SingleFlight
+from sluice.client import Sluice
+from sluice.slots import read_all
+from sluice.snapshot import WorkerSnapshot
+from sluice.summary import summarize
+
+router = APIRouter(tags=["statistics"])
+
+_ORIGINAL = ("current_connections", "available_connections", "total_created", "active_connections")
+_ORIGINAL_CONFIG = ("max_pool_size", "min_pool_size", "max_idle_time_ms")
+"""What `connection_pool_stats` has always begun with, and its `pool_config`; all else was added beside them."""
+
+
+@router.get("/connection-stats")
+async def connection_stats(request: Request) -> Response:
+    """The connection pools: sums over all workers, then per member and per worker, and the members' own view."""
+    return Response(await request.app.state.stats.get(), media_type="application/json")
+
+
+def install(app: FastAPI, cache_seconds: float) -> None:
+    """Serve the app's statistics; a burst of calls costs one."""
+    app.state.stats = SingleFlight(lambda: _stats(app), cache_seconds)
+
+
+async def everyone(sluice: Sluice) -> list[WorkerSnapshot]:
+    """Every slot's snapshot: of the other workers what they published last, of this one what is now."""
+    published = await asyncio.to_thread(read_all, sluice.slot.directory)
+    others = [snapshot for snapshot in published if snapshot.slot != sluice.slot.number]
+    return sorted([*others, sluice.snapshot()], key=lambda snapshot: snapshot.slot)
+
+
+async def _stats(app: FastAPI) -> bytes:
+    summary = asdict(summarize(await everyone(app.state.sluice)))
+    pool, config = summary.pop("pool"), summary.pop("pool_config")
+    for part in (*summary["members"], *summary["workers"]):
+        part |= part.pop("pool")
+    limits = {name: config.pop(name) for name in _ORIGINAL_CONFIG}
+    figures = {name: pool.pop(name) for name in _ORIGINAL} | {"pool_config": limits} | config | pool | summary
+    return to_json({"success": True, "connection_pool_stats": figures})

@@ -1,0 +1,138 @@
+"""What a user is: for callers, and for the server's own check of every document."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, EmailStr, Field, StringConstraints, model_validator
+
+BULK_LIMIT = 1_000
+
+Email = Annotated[EmailStr, Field(max_length=254), AfterValidator(str.lower)]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+City = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+Age = Annotated[int, Field(ge=0, le=150)]
+Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=50)]
+Tags = Annotated[list[Tag], Field(max_length=20)]
+
+Moment = Annotated[datetime, AfterValidator(lambda moment: moment if moment.tzinfo else moment.replace(tzinfo=UTC))]
+
+_EXAMPLE: dict[str, Any] = {
+    "email": "ada@example.org",
+    "name": "Ada Lovelace",
+    "age": 36,
+    "city": "London",
+    "tags": ["maths"],
+}
+
+
+class NewUser(BaseModel):
+    """A user to create. The e-mail address is unique, whatever its case."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"example": _EXAMPLE})
+
+    email: Email
+    name: Name
+    age: Age | None = None
+    city: City | None = None
+    tags: Tags = []
+
+
+class UserChange(BaseModel):
+    """What to change of a user: fields that are left out stay, `null` removes an optional one."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"example": {"city": "Paris"}})
+
+    email: Email | None = None
+    name: Name | None = None
+    age: Age | None = None
+    city: City | None = None
+    tags: Tags | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("at least one field to change is needed")
+        for name in ("email", "name", "tags"):
+            if name in self.model_fields_set and getattr(self, name) is None:
+                raise ValueError(f"{name} can't be removed")
+        return self
+
+
+class User(BaseModel):
+    """A user as stored; times in UTC. Its version, which counts its changes, is its ETag."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": "66f1a2b3c4d5e6f7a8b9c0d1",
+                **_EXAMPLE,
+                "created_at": "2026-11-23T01:49:00.123Z",
+                "updated_at": "2026-11-23T01:49:00.123Z",
+                "version": 1,
+            }
+        }
+    )
+
+    id: str
+    email: str
+    name: str
+    age: int | None = None
+    city: str | None = None
+    tags: list[str] = []
+    created_at: Moment
+    updated_at: Moment
+    version: int
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> Self:
+        """The user that a document of the collection holds."""
+        return cls.model_validate({**document, "id": str(document["_id"])})
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.version}"'
+
+
+class Page(BaseModel):
+    """Some users, and where to go on: `next_cursor` is null on the last page."""
+
+    items: list[User]
+    next_cursor: str | None
+
+
+class BulkItem(BaseModel):
+    """What became of one user of a bulk: created (201), taken (409) or refused (422)."""
+
+    index: int
+    status: int
+    id: str | None = None
+    detail: str | None = None
+
+
+class BulkOutcome(BaseModel):
+    """What became of each user of a bulk, in the order in which they were sent."""
+
+    created: int
+    failed: int
+    items: list[BulkItem]
+
+
+SCHEMA: dict[str, Any] = {
+    "bsonType": "object",
+    "required": ["email", "name", "age", "city", "tags", "created_at", "updated_at", "version"],
+    "additionalProperties": False,
+    "properties": {
+        "_id": {"bsonType": "objectId"},
+        "email": {"bsonType": "string", "minLength": 3, "maxLength": 254},
+        "name": {"bsonType": "string", "minLength": 1, "maxLength": 200},
+        "age": {"bsonType": ["int", "null"], "minimum": 0, "maximum": 150},
+        "city": {"bsonType": ["string", "null"], "minLength": 1, "maxLength": 100},
+        "tags": {"bsonType": "array", "maxItems": 20, "items": {"bsonType": "string", "minLength": 1, "maxLength": 50}},
+        "created_at": {"bsonType": "date"},
+        "updated_at": {"bsonType": "date"},
+        "version": {"bsonType": ["int", "long"], "minimum": 1},
+    },
+}
+"""The `$jsonSchema` of the collection."""

@@ -1,0 +1,132 @@
+"""Users in MongoDB: each method is one operation there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from bson import ObjectId
+from pymongo import ASCENDING, IndexModel, ReturnDocument
+from pymongo.errors import BulkWriteError, OperationFailure
+
+from app.errors import DOCUMENT_VALIDATION, DUPLICATE_KEY
+from app.users.listing import Listing
+from app.users.model import SCHEMA, NewUser, Page, User, UserChange
+from sluice.client import Sluice
+
+if TYPE_CHECKING:
+    from pymongo.asynchronous.database import AsyncDatabase
+
+COLLECTION = "users"
+Document = dict[str, Any]
+
+INDEXES = [
+    IndexModel([("email", ASCENDING)], name="email", unique=True),
+    *(IndexModel([(field, ASCENDING), ("_id", ASCENDING)], name=field) for field in ("created_at", "name", "age")),
+    *(
+        IndexModel([(field, ASCENDING), ("created_at", ASCENDING), ("_id", ASCENDING)], name=field)
+        for field in ("city", "tags")
+    ),
+]
+"""One for each order, which serves both directions, and for each filter that picks few."""
+
+_NAMESPACE_EXISTS = 48
+
+
+async def prepare(database: AsyncDatabase[Document]) -> None:
+    """Make the collection, its schema and its indexes what they should be; leaves alone what already is."""
+    validator = {"$jsonSchema": SCHEMA}
+    listed = await database.command("listCollections", filter={"name": COLLECTION})
+    found = listed["cursor"]["firstBatch"]
+    if not found:
+        try:
+            await database.command("create", COLLECTION, validator=validator)
+        except OperationFailure as error:
+            if error.code != _NAMESPACE_EXISTS:  # another worker was first
+                raise
+    elif found[0]["options"].get("validator") != validator:  # collMod would stop all traffic for a moment
+        await database.command("collMod", COLLECTION, validator=validator)
+    await database[COLLECTION].create_indexes(INDEXES)
+
+
+class Users:
+    """The users of one Sluice."""
+
+    def __init__(self, sluice: Sluice) -> None:
+        self._sluice = sluice
+        self._collection = sluice.collection(COLLECTION)
+
+    async def create(self, new: NewUser) -> User:
+        """Raises `DuplicateKeyError` when the e-mail address is taken."""
+        document = _document(new, _now())
+        with self._sluice.operation(COLLECTION, "insert_one"):
+            await self._collection.insert_one(document)
+        return User.of(document)
+
+    async def create_many(self, new: Sequence[NewUser]) -> list[ObjectId | int]:
+        """For each user its id, or the server's code for why it was not created (taken, refused)."""
+        now = _now()
+        documents = [_document(user, now) for user in new]
+        outcomes: list[ObjectId | int] = [document.setdefault("_id", ObjectId()) for document in documents]
+        try:
+            with self._sluice.operation(COLLECTION, "insert_many"):
+                await self._collection.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            failures = error.details.get("writeErrors", [])
+            known = {failure["code"] for failure in failures} <= {DUPLICATE_KEY, DOCUMENT_VALIDATION}
+            if not known or error.details.get("writeConcernErrors"):
+                raise
+            for failure in failures:
+                outcomes[failure["index"]] = failure["code"]
+        return outcomes
+
+    async def get(self, user_id: ObjectId) -> User | None:
+        with self._sluice.operation(COLLECTION, "find_one"):
+            document = await self._collection.find_one({"_id": user_id})
+        return User.of(document) if document is not None else None
+
+    async def list(self, listing: Listing) -> Page:
+        """One page. Raises `Problem` (422) for a cursor that isn't one of this listing."""
+        query = listing.query()
+        with self._sluice.operation(COLLECTION, "find"):
+            cursor = self._collection.find(query).sort(listing.order).limit(listing.limit + 1)
+            documents = await cursor.to_list(listing.limit + 1)
+        more = len(documents) > listing.limit
+        documents = documents[: listing.limit]
+        return Page(
+            items=[User.of(document) for document in documents],
+            next_cursor=listing.next_cursor(documents[-1]) if more else None,
+        )
+
+    async def update(self, user_id: ObjectId, change: UserChange, versions: Sequence[int] | None) -> User | None:
+        """The changed user; None if there is none, or none with one of these versions (None: any).
+
+        Raises `DuplicateKeyError` when the new e-mail address is taken.
+        """
+        changes = {"$set": {**change.model_dump(exclude_unset=True), "updated_at": _now()}, "$inc": {"version": 1}}
+        with self._sluice.operation(COLLECTION, "find_one_and_update"):
+            document = await self._collection.find_one_and_update(
+                _of_version(user_id, versions), changes, return_document=ReturnDocument.AFTER
+            )
+        return User.of(document) if document is not None else None
+
+    async def delete(self, user_id: ObjectId, versions: Sequence[int] | None) -> bool:
+        """Whether there was such a user, with one of these versions (None: any)."""
+        with self._sluice.operation(COLLECTION, "delete_one"):
+            result = await self._collection.delete_one(_of_version(user_id, versions))
+        return result.deleted_count == 1
+
+
+def _of_version(user_id: ObjectId, versions: Sequence[int] | None) -> Document:
+    return {"_id": user_id} if versions is None else {"_id": user_id, "version": {"$in": list(versions)}}
+
+
+def _document(new: NewUser, now: datetime) -> Document:
+    return {**new.model_dump(), "created_at": now, "updated_at": now, "version": 1}
+
+
+def _now() -> datetime:
+    """Now, as precisely as MongoDB keeps it."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)

@@ -1,0 +1,144 @@
+"""The users' HTTP interface."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from bson import ObjectId
+from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
+from pydantic import BaseModel, ValidationError
+
+from app import problems
+from app.errors import DUPLICATE_KEY
+from app.etags import unchanged, versions
+from app.problems import Problem, documented
+from app.security import PROTECTED
+from app.users.listing import Listing
+from app.users.model import BULK_LIMIT, BulkItem, BulkOutcome, NewUser, Page, User, UserChange
+from app.users.repository import Users
+
+router = APIRouter(prefix="/users", tags=["users"])
+
+
+async def _users(request: Request) -> Users:
+    return Users(request.app.state.sluice)
+
+
+UsersHere = Annotated[Users, Depends(_users)]
+UserId = Annotated[str, Path(alias="id", pattern="^[0-9a-fA-F]{24}$", examples=["66f1a2b3c4d5e6f7a8b9c0d1"])]
+IfMatch = Annotated[str | None, Header(description='The version that you know, as its ETag said: `"3"`, or `*`')]
+IfNoneMatch = Annotated[str | None, Header(description="The ETag that you have: 304 if it is still right")]
+
+
+@router.post(
+    "", status_code=201, response_model=User, dependencies=PROTECTED, responses=documented(401, 409, 413, 422, 503, 504)
+)
+async def create_user(new: NewUser, users: UsersHere) -> Response:
+    """Create a user. `Location` says where it is, `ETag` its version."""
+    user = await users.create(new)
+    return _json(user, 201, {"Location": f"/users/{user.id}", "ETag": user.etag})
+
+
+@router.post(
+    "/bulk",
+    status_code=201,
+    response_model=BulkOutcome,
+    dependencies=PROTECTED,
+    responses={
+        207: {"model": BulkOutcome, "description": "Some were not created"},
+        **documented(401, 413, 422, 503, 504),
+    },
+)
+async def create_users(
+    users: UsersHere,
+    items: Annotated[list[dict[str, Any]], Body(embed=True, alias="users", min_length=1, max_length=BULK_LIMIT)],
+) -> Response:
+    """Create many users at once; each succeeds or fails by itself. 201 when all were created, else 207."""
+    outcomes: list[BulkItem] = []
+    fitting: list[tuple[int, NewUser]] = []
+    for index, item in enumerate(items):
+        try:
+            fitting.append((index, NewUser.model_validate(item)))
+        except ValidationError as error:
+            outcomes.append(BulkItem(index=index, status=422, detail=_what_is_wrong(error)))
+    results = await users.create_many([new for _, new in fitting]) if fitting else []
+    outcomes += [_outcome(index, result) for (index, _), result in zip(fitting, results, strict=True)]
+    outcomes.sort(key=lambda outcome: outcome.index)
+    created = sum(outcome.status == 201 for outcome in outcomes)
+    failed = len(outcomes) - created
+    return _json(BulkOutcome(created=created, failed=failed, items=outcomes), 207 if failed else 201)
+
+
+@router.get("", response_model=Page, responses=documented(422, 503, 504))
+async def list_users(users: UsersHere, listing: Annotated[Listing, Query()]) -> Response:
+    """List users page by page: send `next_cursor` back as `cursor`, with the same filters and order."""
+    return _json(await users.list(listing))
+
+
+@router.get(
+    "/{id}", response_model=User, responses={304: {"description": "Not changed"}, **documented(404, 422, 503, 504)}
+)
+async def read_user(users: UsersHere, user_id: UserId, if_none_match: IfNoneMatch = None) -> Response:
+    """Read a user."""
+    user = await users.get(ObjectId(user_id))
+    if user is None:
+        raise _missing(user_id)
+    headers = {"ETag": user.etag}
+    return Response(None, 304, headers) if unchanged(if_none_match, user.etag) else _json(user, 200, headers)
+
+
+@router.patch(
+    "/{id}",
+    response_model=User,
+    dependencies=PROTECTED,
+    responses=documented(400, 401, 404, 409, 412, 413, 422, 428, 503, 504),
+)
+async def update_user(users: UsersHere, user_id: UserId, change: UserChange, if_match: IfMatch = None) -> Response:
+    """Change some fields, unless somebody else changed the user meanwhile: If-Match names the version you saw."""
+    if if_match is None:
+        raise Problem(problems.PRECONDITION_REQUIRED, "If-Match is needed: the ETag that you read, or * for any")
+    user = await users.update(ObjectId(user_id), change, versions(if_match))
+    if user is None:
+        raise await _mismatch(users, user_id)
+    return _json(user, 200, {"ETag": user.etag})
+
+
+@router.delete(
+    "/{id}", status_code=204, dependencies=PROTECTED, responses=documented(400, 401, 404, 412, 422, 503, 504)
+)
+async def delete_user(users: UsersHere, user_id: UserId, if_match: IfMatch = None) -> Response:
+    """Delete a user, with If-Match only the version that you saw."""
+    if not await users.delete(ObjectId(user_id), None if if_match is None else versions(if_match)):
+        raise await _mismatch(users, user_id)
+    return Response(None, 204)
+
+
+def _json(body: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Serialised here, once: FastAPI would check and convert it a second time."""
+    return Response(body.__pydantic_serializer__.to_json(body), status, headers, "application/json")
+
+
+def _missing(user_id: str) -> Problem:
+    return Problem(problems.NOT_FOUND, f"there is no user {user_id}")
+
+
+async def _mismatch(users: Users, user_id: str) -> Problem:
+    """Why nothing was changed: no such user, or another version of it."""
+    user = await users.get(ObjectId(user_id))
+    if user is None:
+        return _missing(user_id)
+    return Problem(
+        problems.PRECONDITION_FAILED, f"the user is now at version {user.version}", headers={"ETag": user.etag}
+    )
+
+
+def _outcome(index: int, result: ObjectId | int) -> BulkItem:
+    if isinstance(result, ObjectId):
+        return BulkItem(index=index, status=201, id=str(result))
+    if result == DUPLICATE_KEY:
+        return BulkItem(index=index, status=409, detail="this email is taken")
+    return BulkItem(index=index, status=422, detail="the document doesn't fit the collection's schema")
+
+
+def _what_is_wrong(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, details['loc'])) or 'user'}: {details['msg']}" for details in error.errors())

@@ -1,0 +1,57 @@
+"""The Gunicorn worker: uvicorn on uvloop, alive as long as its loop and its master are."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from typing import Any
+
+from gunicorn.workers.base import Worker
+from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
+
+HEARTBEAT = 1.0
+_PR_SET_PDEATHSIG = 1
+
+
+class SluiceWorker(UvicornWorker):  # type: ignore[misc]
+    """Drains for Gunicorn's `graceful_timeout`, and refuses more than `worker_connections` at once."""
+
+    CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012 - as the base class declares it
+        "loop": "uvloop",
+        "http": "httptools",
+        "lifespan": "on",
+        "access_log": False,
+        "server_header": False,
+    }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.config.limit_concurrency = self.cfg.worker_connections
+        # Gunicorn kills at its own limit; the lifespan needs time before that.
+        self.config.timeout_graceful_shutdown = max(1, self.cfg.graceful_timeout - 2)
+
+    async def _serve(self) -> None:
+        # uvicorn's own heartbeat pauses while it starts and drains, which looks like a hang.
+        beating = asyncio.create_task(self._beat())
+        try:
+            await super()._serve()
+        finally:
+            beating.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            self.notify()
+            await asyncio.sleep(HEARTBEAT)
+
+
+def die_with_master(worker: Worker) -> None:
+    """Let the kernel stop this worker when its master dies: a killed master can't tell, and a new one would start
+    workers beside the old."""
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != worker.ppid:  # it died just before
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,5 @@
+"""What `uvicorn main:app` and `gunicorn main:app` run."""
+
+from app.main import serve
+
+app = serve()
