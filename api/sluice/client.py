@@ -7,8 +7,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from typing import TYPE_CHECKING
 
 import psutil
@@ -106,11 +106,12 @@ class Sluice:
         """Time the block as one operation; see `sluice.operations`."""
         return self._operations.measure(collection, name)
 
-    @asynccontextmanager
-    async def session(self) -> AsyncIterator[AsyncClientSession]:
-        """A session, for transactions: `async with sluice.session() as s, await s.start_transaction(): …`."""
-        async with await self._client().start_session() as session:
-            yield session
+    def transaction(self) -> AbstractAsyncContextManager[AsyncClientSession]:
+        """A transaction on a session of its own: committed at the end of the block, aborted if that raises.
+
+        Raises `PoolUnavailable`, as `database`.
+        """
+        return self._client().transaction()
 
     async def ping(self) -> None:
         """Reach the primary. Raises what the driver raises."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import types
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
@@ -23,6 +23,7 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous import pool as asynchronous
 from pymongo.synchronous import pool as synchronous
 
+from sluice.errors import PoolUnavailable
 from sluice.options import Options
 from sluice.pools import Address, AsyncPool, MemberPool, SyncPool, already_waited, name_of
 from sluice.snapshot import ANY_MEMBER, Counters
@@ -56,7 +57,7 @@ class Connected(Protocol):
     def eligible(self) -> set[str]:
         """The members that the default read preference may use now, as `host:port`."""
 
-    async def start_session(self) -> AbstractAsyncContextManager[AsyncClientSession]: ...
+    def transaction(self) -> AbstractAsyncContextManager[AsyncClientSession]: ...
 
     async def close(self) -> None: ...
 
@@ -146,8 +147,10 @@ class _PyMongo:
     def eligible(self) -> set[str]:
         return _eligible(self.topology, self._client.read_preference)
 
-    async def start_session(self) -> AbstractAsyncContextManager[AsyncClientSession]:
-        return self._client.start_session()
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncClientSession]:
+        async with self._client.start_session() as session, await session.start_transaction():
+            yield session
 
     async def close(self) -> None:
         await self._client.close()
@@ -159,10 +162,13 @@ class _Motor:
         self._options = options
         self._app_name = app_name
         self._counters_of = counters_of
-        self.gate: Turnstile | None = _turnstile(options, "all members", counters_of(ANY_MEMBER), lambda: True)
+        self.gate: Turnstile | None = self._gate = _turnstile(
+            options, "all members", counters_of(ANY_MEMBER), lambda: True
+        )
         self._threads = ThreadPoolExecutor(options.max_pool_size, thread_name_prefix="sluice-motor")
         self._loop = asyncio.get_running_loop()
         self._client: Any = None
+        self._closed = False
 
     async def open(self) -> None:
         """Construct Motor's client in a thread, since that resolves `mongodb+srv` names."""
@@ -183,24 +189,24 @@ class _Motor:
         return loop.create_task(self._in_turn(function, *args, **kwargs))
 
     async def _in_turn(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        assert self.gate is not None
+        if self._closed:
+            raise PoolUnavailable("the MongoDB client is closed")
         started = self._loop.time()
-        await self.gate.enter()
+        await self._gate.enter()
         context = contextvars.copy_context()
         context.run(already_waited.set, self._loop.time() - started)
         try:
             job = self._threads.submit(partial(context.run, partial(function, *args, **kwargs)))
         except BaseException:
-            self.gate.leave()
+            self._gate.leave()
             raise
         job.add_done_callback(self._leave)
         return await asyncio.wrap_future(job)
 
     def _leave(self, job: Future[R]) -> None:
         """Called in the thread when the operation is really over, whoever still waits for it."""
-        assert self.gate is not None
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.gate.leave)
+            self._loop.call_soon_threadsafe(self._gate.leave)
 
     def _make_pool(
         self, address: Address, options: PoolOptions, is_sdam: bool = False, client_id: ObjectId | None = None
@@ -224,10 +230,14 @@ class _Motor:
     def eligible(self) -> set[str]:
         return _eligible(self.topology, self._client.read_preference)
 
-    async def start_session(self) -> AbstractAsyncContextManager[AsyncClientSession]:
-        return cast("AbstractAsyncContextManager[AsyncClientSession]", await self._client.start_session())
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncClientSession]:
+        async with await self._client.start_session() as session, session.start_transaction():
+            yield session
 
     async def close(self) -> None:
+        self._closed = True
+        self._gate.evict(lambda: PoolUnavailable("the MongoDB client was closed"))
         if self._client is not None:
             await asyncio.to_thread(self._client.close)
         self._threads.shutdown(wait=False)
