@@ -162,9 +162,8 @@ class _Motor:
         self._options = options
         self._app_name = app_name
         self._counters_of = counters_of
-        self.gate: Turnstile | None = self._gate = _turnstile(
-            options, "all members", counters_of(ANY_MEMBER), lambda: True
-        )
+        self._gate = _turnstile(options, "all members", counters_of(ANY_MEMBER), lambda: True)
+        self.gate: Turnstile | None = self._gate
         self._threads = ThreadPoolExecutor(options.max_pool_size, thread_name_prefix="sluice-motor")
         self._loop = asyncio.get_running_loop()
         self._client: Any = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bson import ObjectId
@@ -16,6 +17,7 @@ from app.users.model import SCHEMA, NewUser, Page, User, UserChange
 from sluice.client import Sluice
 
 if TYPE_CHECKING:
+    from pymongo.asynchronous.collection import AsyncCollection
     from pymongo.asynchronous.database import AsyncDatabase
 
 COLLECTION = "users"
@@ -55,7 +57,11 @@ class Users:
 
     def __init__(self, sluice: Sluice) -> None:
         self._sluice = sluice
-        self._collection = sluice.collection(COLLECTION)
+
+    @cached_property
+    def _collection(self) -> AsyncCollection[Document]:
+        """Made once there is a client. Raises `PoolUnavailable` before."""
+        return self._sluice.collection(COLLECTION)
 
     async def create(self, new: NewUser) -> User:
         """Raises `DuplicateKeyError` when the e-mail address is taken."""

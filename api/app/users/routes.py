@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any
 
 from bson import ObjectId
-from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from pydantic import BaseModel, ValidationError
 
 from app import problems
@@ -20,22 +21,48 @@ from app.users.repository import Users
 router = APIRouter(prefix="/users", tags=["users"])
 
 
-async def _users(request: Request) -> Users:
-    return Users(request.app.state.sluice)
+_users_of = lru_cache(maxsize=1)(Users)
 
 
-UsersHere = Annotated[Users, Depends(_users)]
+def _users(request: Request) -> Users:
+    """The users of this worker; no dependency of FastAPI's, which would cost more than the route itself."""
+    return _users_of(request.app.state.sluice)
+
+
 UserId = Annotated[str, Path(alias="id", pattern="^[0-9a-fA-F]{24}$", examples=["66f1a2b3c4d5e6f7a8b9c0d1"])]
 IfMatch = Annotated[str | None, Header(description='The version that you know, as its ETag said: `"3"`, or `*`')]
-IfNoneMatch = Annotated[str | None, Header(description="The ETag that you have: 304 if it is still right")]
+IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "The ETag that you have: 304 if it is still right",
+}
+"""Documented by hand, and read by hand: as a parameter it would cost a tenth of the whole request."""
+
+
+@router.get(
+    "/{id}",
+    response_model=User,
+    openapi_extra={"parameters": [IF_NONE_MATCH]},
+    responses={304: {"description": "Not changed"}, **documented(404, 422, 503, 504)},
+)
+async def read_user(request: Request, user_id: UserId) -> Response:
+    """Read a user."""
+    user = await _users(request).get(ObjectId(user_id))
+    if user is None:
+        raise _missing(user_id)
+    headers = {"ETag": user.etag}
+    if unchanged(request.headers.get("if-none-match"), user.etag):
+        return Response(None, 304, headers)
+    return _json(user, 200, headers)
 
 
 @router.post(
     "", status_code=201, response_model=User, dependencies=PROTECTED, responses=documented(401, 409, 413, 422, 503, 504)
 )
-async def create_user(new: NewUser, users: UsersHere) -> Response:
+async def create_user(request: Request, new: NewUser) -> Response:
     """Create a user. `Location` says where it is, `ETag` its version."""
-    user = await users.create(new)
+    user = await _users(request).create(new)
     return _json(user, 201, {"Location": f"/users/{user.id}", "ETag": user.etag})
 
 
@@ -50,7 +77,7 @@ async def create_user(new: NewUser, users: UsersHere) -> Response:
     },
 )
 async def create_users(
-    users: UsersHere,
+    request: Request,
     items: Annotated[list[dict[str, Any]], Body(embed=True, alias="users", min_length=1, max_length=BULK_LIMIT)],
 ) -> Response:
     """Create many users at once; each succeeds or fails by itself. 201 when all were created, else 207."""
@@ -61,7 +88,7 @@ async def create_users(
             fitting.append((index, NewUser.model_validate(item)))
         except ValidationError as error:
             outcomes.append(BulkItem(index=index, status=422, detail=_what_is_wrong(error)))
-    results = await users.create_many([new for _, new in fitting]) if fitting else []
+    results = await _users(request).create_many([new for _, new in fitting]) if fitting else []
     outcomes += [_outcome(index, result) for (index, _), result in zip(fitting, results, strict=True)]
     outcomes.sort(key=lambda outcome: outcome.index)
     created = sum(outcome.status == 201 for outcome in outcomes)
@@ -70,21 +97,9 @@ async def create_users(
 
 
 @router.get("", response_model=Page, responses=documented(422, 503, 504))
-async def list_users(users: UsersHere, listing: Annotated[Listing, Query()]) -> Response:
+async def list_users(request: Request, listing: Annotated[Listing, Query()]) -> Response:
     """List users page by page: send `next_cursor` back as `cursor`, with the same filters and order."""
-    return _json(await users.list(listing))
-
-
-@router.get(
-    "/{id}", response_model=User, responses={304: {"description": "Not changed"}, **documented(404, 422, 503, 504)}
-)
-async def read_user(users: UsersHere, user_id: UserId, if_none_match: IfNoneMatch = None) -> Response:
-    """Read a user."""
-    user = await users.get(ObjectId(user_id))
-    if user is None:
-        raise _missing(user_id)
-    headers = {"ETag": user.etag}
-    return Response(None, 304, headers) if unchanged(if_none_match, user.etag) else _json(user, 200, headers)
+    return _json(await _users(request).list(listing))
 
 
 @router.patch(
@@ -93,23 +108,23 @@ async def read_user(users: UsersHere, user_id: UserId, if_none_match: IfNoneMatc
     dependencies=PROTECTED,
     responses=documented(400, 401, 404, 409, 412, 413, 422, 428, 503, 504),
 )
-async def update_user(users: UsersHere, user_id: UserId, change: UserChange, if_match: IfMatch = None) -> Response:
+async def update_user(request: Request, user_id: UserId, change: UserChange, if_match: IfMatch = None) -> Response:
     """Change some fields, unless somebody else changed the user meanwhile: If-Match names the version you saw."""
     if if_match is None:
         raise Problem(problems.PRECONDITION_REQUIRED, "If-Match is needed: the ETag that you read, or * for any")
-    user = await users.update(ObjectId(user_id), change, versions(if_match))
+    user = await _users(request).update(ObjectId(user_id), change, versions(if_match))
     if user is None:
-        raise await _mismatch(users, user_id)
+        raise await _mismatch(_users(request), user_id)
     return _json(user, 200, {"ETag": user.etag})
 
 
 @router.delete(
     "/{id}", status_code=204, dependencies=PROTECTED, responses=documented(400, 401, 404, 412, 422, 503, 504)
 )
-async def delete_user(users: UsersHere, user_id: UserId, if_match: IfMatch = None) -> Response:
+async def delete_user(request: Request, user_id: UserId, if_match: IfMatch = None) -> Response:
     """Delete a user, with If-Match only the version that you saw."""
-    if not await users.delete(ObjectId(user_id), None if if_match is None else versions(if_match)):
-        raise await _mismatch(users, user_id)
+    if not await _users(request).delete(ObjectId(user_id), None if if_match is None else versions(if_match)):
+        raise await _mismatch(_users(request), user_id)
     return Response(None, 204)
 
 

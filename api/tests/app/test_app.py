@@ -97,7 +97,7 @@ async def test_metrics_are_grouped_by_route(http: httpx.AsyncClient) -> None:
         ({"email": "a@example.org", "name": {"$ne": ""}}, "body.name"),
         ({"email": "a@example.org", "name": "Ada", "tags": ["x"] * 21}, "body.tags"),
         ({"email": "a@example.org", "name": "Ada", "admin": True}, "body.admin"),
-        ({"email": "a@example.org", "name": "Ada", "\ud800": 1}, "body.\ud800"),
+        ({"email": "a@example.org", "name": "Ada", "\ud800": 1}, "body"),
     ],
 )
 async def test_a_strict_model_names_the_field(http: httpx.AsyncClient, body: object, field: str) -> None:
@@ -124,7 +124,8 @@ async def test_an_id_that_is_none_is_refused(http: httpx.AsyncClient) -> None:
 )
 async def test_what_changes_something_needs_the_key(http: httpx.AsyncClient, headers: dict[str, str]) -> None:
     raw = {name: value.encode() for name, value in headers.items()}
-    for method, path in (("POST", "/users"), ("POST", "/users/bulk"), ("PATCH", f"/users/{ANYONE}"), ("DELETE", f"/users/{ANYONE}")):  # fmt: skip
+    one = f"/users/{ANYONE}"
+    for method, path in (("POST", "/users"), ("POST", "/users/bulk"), ("PATCH", one), ("DELETE", one)):
         answer = await http.request(method, path, headers=raw, json={} if method != "DELETE" else None)
         assert (answer.status_code, answer.json()["type"]) == (401, "/problems/unauthorized")
         assert "www-authenticate" in answer.headers

@@ -89,7 +89,7 @@ def test_the_three_greps_work_as_typed(log_file: Callable[..., Path]) -> None:
 
 def test_an_error_brings_its_traceback_and_no_values(log_file: Callable[..., Path]) -> None:
     log = log_file()
-    password = "geheim"
+    local = "geheim"
     try:
         raise RuntimeError("broken")
     except RuntimeError:
@@ -97,7 +97,7 @@ def test_an_error_brings_its_traceback_and_no_values(log_file: Callable[..., Pat
     text = log.read_text()
     assert "Traceback (most recent call last):" in text
     assert "RuntimeError: broken" in text
-    assert f"'{password}'" not in text
+    assert f"'{local}'" not in text
 
 
 def test_secrets_are_hidden_wherever_they_come_from(log_file: Callable[..., Path]) -> None:

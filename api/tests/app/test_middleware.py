@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from fastapi import Body, FastAPI
@@ -56,7 +56,7 @@ def app() -> FastAPI:
         raise ServerSelectionTimeoutError("nobody there")
 
     @app.post("/echo")
-    async def echo(body: dict[str, Any] = Body()) -> int:
+    async def echo(body: Annotated[dict[str, Any], Body()]) -> int:
         return len(str(body))
 
     return app
