@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CLOSING = 10.0
+CONNECTING = 2.0
+"""Seconds that a worker waits for MongoDB before it takes requests: one that replaces another (`max_requests`) would
+else begin with refusals, and be replaced for their number. After that it serves, whether or not MongoDB is there."""
 Prepare = Callable[["AsyncDatabase[dict[str, Any]]"], Awaitable[None]]
 
 
@@ -38,6 +41,7 @@ def lifespan(settings: Settings, prepares: Sequence[Prepare]) -> Callable[[FastA
         sluice = Sluice(settings.options(), worker_slot.claim(settings.stats_dir), prepare=prepare)
         app.state.sluice = sluice
         await sluice.open()
+        await _wait_for(sluice, min(CONNECTING, sluice.options.server_selection_timeout))
         try:
             yield
         finally:
@@ -49,3 +53,11 @@ def lifespan(settings: Settings, prepares: Sequence[Prepare]) -> Callable[[FastA
             worker_slot.release()
 
     return live
+
+
+async def _wait_for(sluice: Sluice, seconds: float) -> None:
+    """Until it's ready, or the time is over."""
+    clock = asyncio.get_running_loop()
+    end = clock.time() + seconds
+    while not sluice.ready and clock.time() < end:
+        await asyncio.sleep(0.01)
