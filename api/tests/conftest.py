@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from sluice import Options, Slot, Sluice
 
+from sluice import Options, Slot, Sluice
 from tests.replica_set import ReplicaSet
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from sluice import Sluice
 from sluice.snapshot import Gauges
 from sluice.summary import ContainerSummary, summarize
-
 from tests.replica_set import ReplicaSet
 
 

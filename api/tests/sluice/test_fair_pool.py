@@ -11,8 +11,8 @@ import time
 
 import pytest
 from pymongo.errors import AutoReconnect, PyMongoError
-from sluice import QueueFull, QueueTimeout
 
+from sluice import QueueFull, QueueTimeout
 from tests.conftest import OpenSluice, until
 from tests.replica_set import ReplicaSet
 from tests.sluice.support import fail, held, queue, quick, settle, slow, total, with_one_document

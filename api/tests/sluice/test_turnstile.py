@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from sluice import QueueFull, QueueTimeout, deadline
 from sluice.turnstile import Turnstile
-
 from tests.conftest import until
 
 
