@@ -1,0 +1,72 @@
+"""Which database to fill: the one given, else the running stack's, else the one in the environment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings
+
+from app.mongodb_url import masked, options_of
+from app.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class TargetError(Exception):
+    """There is nothing to fill; the text says why, without secrets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A database. `url` may hold a password: show `str(target)`."""
+
+    url: str = field(repr=False)
+    database: str
+
+    def __str__(self) -> str:
+        return f"database {self.database} at {masked(self.url).partition('?')[0]}"
+
+
+class _Environment(BaseSettings):
+    """The few settings that matter here, read from where the service reads them: environment and `.env`."""
+
+    model_config = Settings.model_config
+
+    mongodb_url: SecretStr | None = None
+    mongodb_url_file: Path | None = None
+    database_name: str = Settings.model_fields["database_name"].default
+
+
+def find(url: str | None = None) -> Target:
+    """The target; `url` wins over everything else. Raises `TargetError`."""
+    environment = _Environment()
+    url = url or _from_stack() or _from_environment(environment)
+    if url is None:
+        raise TargetError("no MongoDB is known: start the stack with ./scripts/up.sh, or give --url or MONGODB_URL")
+    try:
+        options_of(url)
+    except ValueError as error:
+        raise TargetError(str(error)) from None
+    return Target(url, environment.database_name)
+
+
+def _from_stack() -> str | None:
+    home = Path(os.environ.get("SLUICE_HOME") or ROOT / ".sluice")
+    secret = home / "secrets" / "mongodb_url"
+    return _read(secret) if secret.is_file() else None
+
+
+def _from_environment(environment: _Environment) -> str | None:
+    if environment.mongodb_url is not None:
+        return environment.mongodb_url.get_secret_value()
+    return _read(environment.mongodb_url_file) if environment.mongodb_url_file is not None else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TargetError(f"{path} can't be read: {getattr(error, 'strerror', None) or 'not text'}") from None
