@@ -1,13 +1,11 @@
 """Gunicorn's configuration, from the service's settings. Run in `api/`: `gunicorn main:app`."""
 
-import os
-
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
 from app import logs
 from app.gunicorn_logger import InterceptedLogger
-from app.settings import check, refresh
+from app.startup import check, refresh
 from app.worker import SluiceWorker, die_with_master
 
 settings = refresh()  # ends the master in one line if they are wrong; at a reload the old ones stay
@@ -30,8 +28,7 @@ control_socket_disable = True  # it wants a writable home
 
 def nworkers_changed(server: Arbiter, new: int, old: int | None) -> None:
     """The workers that there will be, also with `-w`: the connection budget counts them."""
-    os.environ["WORKERS"] = str(new)
-    check(refresh(), again=old is not None)
+    check(refresh(workers=new), again=old is not None)
 
 
 def post_worker_init(worker: Worker) -> None:

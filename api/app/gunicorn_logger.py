@@ -5,7 +5,7 @@ from __future__ import annotations
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
-from app.logs import intercept
+from app.logs import intercept, silence
 
 
 class InterceptedLogger(Logger):
@@ -14,4 +14,4 @@ class InterceptedLogger(Logger):
     def setup(self, cfg: Config) -> None:
         super().setup(cfg)
         intercept(self.error_log)
-        intercept(self.access_log)
+        silence(self.access_log)

@@ -17,7 +17,9 @@ from app.settings import Settings
 if TYPE_CHECKING:
     from loguru import Message, Record
 
-_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "gunicorn.error", "gunicorn.access")
+_LOGGERS = ("uvicorn", "uvicorn.error", "gunicorn.error")
+_ACCESS = ("uvicorn.access", "gunicorn.access")
+"""The service's own access log says more."""
 _STDOUT = 1
 _QUIET = ("pymongo", "asyncio", "watchfiles")
 """Loggers that say nothing below WARNING: the driver would log a line per waiting operation while MongoDB is away."""
@@ -71,15 +73,22 @@ def set_up(settings: Settings) -> None:
     logging.captureWarnings(True)
     for name in _LOGGERS:
         intercept(logging.getLogger(name))
-    logging.getLogger("uvicorn.access").propagate = False  # the service's own access log says more
+    for name in _ACCESS:
+        silence(logging.getLogger(name))
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(settings.log_level)))
 
 
 def intercept(source: logging.Logger) -> None:
-    """Let a logger that brought handlers of its own use ours."""
-    source.handlers.clear()
-    source.propagate = True
+    """Give a logger our handler in place of its own; uvicorn's worker takes over those of Gunicorn's logger."""
+    source.handlers = [Intercept()]
+    source.propagate = False
+
+
+def silence(source: logging.Logger) -> None:
+    """Take a logger all handlers, by which uvicorn decides whether to log requests at all."""
+    source.handlers = []
+    source.propagate = False
 
 
 def _as_text(record: Record) -> str:

@@ -12,7 +12,8 @@ from app.access_log import AccessLog
 from app.lifespan import lifespan
 from app.middleware import BodyLimit, Context, Deadline, Problems
 from app.problems import ProblemDetails
-from app.settings import Settings, check, current
+from app.settings import Settings
+from app.startup import check, current
 
 RESOURCES = ("app.users",)
 """Each a folder with a `router`, and `prepare`, which makes its collection ready."""

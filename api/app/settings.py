@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from functools import cached_property
 from pathlib import Path
@@ -204,46 +203,3 @@ def load(**given: Any) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         raise SettingsError(describe(error, Settings)) from None
-
-
-_current: Settings | None = None
-_checked = False
-
-
-def current() -> Settings:
-    """The process's settings, read once; forked workers keep their master's. Wrong ones end the process, as below."""
-    return _current or refresh()
-
-
-def refresh() -> Settings:
-    """Read the settings anew. Wrong ones end the process with one line on standard error, unless it already has right
-    ones, which then stay."""
-    global _current
-    try:
-        _current = load()
-    except SettingsError as error:
-        _complain(error)
-        if _current is None:
-            raise SystemExit(1) from None
-    return _current
-
-
-def check(settings: Settings, *, again: bool = False) -> None:
-    """`check_start` before the first worker of this process starts; ends the process as `refresh` does.
-
-    `again` for a service that already runs: a budget that is exceeded now is only said.
-    """
-    global _checked
-    if _checked and not again:
-        return
-    try:
-        settings.check_start()
-    except SettingsError as error:
-        _complain(error)
-        if not again:
-            raise SystemExit(1) from None
-    _checked = True
-
-
-def _complain(error: SettingsError) -> None:
-    print(f"sluice: {error}", file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -228,3 +229,29 @@ async def test_statistics_add_up(http: httpx.AsyncClient) -> None:
     for name in ("current_connections", "active_connections", "total_created"):
         assert stats[name] == sum(worker[name] for worker in stats["workers"])
         assert stats[name] == sum(member[name] for member in stats["members"])
+
+
+async def test_a_slow_query_ends_with_the_callers_time(
+    http: httpx.AsyncClient, replica_set: ReplicaSet, app: FastAPI
+) -> None:
+    user = await created(http)
+    slow = {"failCommands": ["find"], "blockConnection": True, "blockTimeMS": 1500}
+    for address in replica_set.addresses:
+        with replica_set.direct(address) as direct:
+            direct.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
+    began = time.monotonic()
+    answer = await http.get(f"/users/{user['id']}", headers={"X-Request-Timeout-Ms": "300"})
+    assert (answer.status_code, answer.json()["type"]) == (504, "/problems/deadline-exceeded")
+    assert time.monotonic() - began < 1
+
+
+async def test_a_full_queue_refuses_at_once(http: httpx.AsyncClient, app: FastAPI) -> None:
+    user = await created(http)
+    waiting = app.state.settings.max_pool_size * app.state.settings.wait_queue_multiple
+    many = (http.get(f"/users/{user['id']}") for _ in range(waiting * 3))
+    answers = await asyncio.gather(*many)
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert refused
+    for answer in refused:
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/queue-full")
+        assert answer.headers["retry-after"] == "1"

@@ -1,0 +1,53 @@
+"""The settings of this process: read once, by whoever starts it; wrong ones end it in one line."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from app.setting_errors import SettingsError
+from app.settings import Settings, load
+
+_current: Settings | None = None
+_checked = False
+
+
+def current() -> Settings:
+    """The process's settings, read once; forked workers keep their master's. Wrong ones end the process, as below."""
+    return _current or refresh()
+
+
+def refresh(**given: Any) -> Settings:
+    """Read the settings anew; what is `given` wins.
+
+    Wrong ones end the process with one line on standard error, unless it already has right ones, which then stay.
+    """
+    global _current
+    try:
+        _current = load(**given)
+    except SettingsError as error:
+        _complain(error)
+        if _current is None:
+            raise SystemExit(1) from None
+    return _current
+
+
+def check(settings: Settings, *, again: bool = False) -> None:
+    """`check_start` before the first worker of this process starts; ends the process as `refresh` does.
+
+    `again` for a service that already runs: a budget that is exceeded now is only said.
+    """
+    global _checked
+    if _checked and not again:
+        return
+    try:
+        settings.check_start()
+    except SettingsError as error:
+        _complain(error)
+        if not again:
+            raise SystemExit(1) from None
+    _checked = True
+
+
+def _complain(error: SettingsError) -> None:
+    print(f"sluice: {error}", file=sys.stderr, flush=True)
