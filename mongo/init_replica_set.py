@@ -1,0 +1,158 @@
+"""Initiate the replica set and its least-privilege users. Idempotent: run it at every start.
+
+Users, all in `admin`: `admin` (root; for this program and for people), `app` (reads and writes one database, and
+may change its collections' validators), `monitoring` (`clusterMonitor`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from pymongo import MongoClient
+from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
+
+Client = MongoClient[dict[str, Any]]
+Result = TypeVar("Result")
+
+AUTHENTICATION_FAILED = 18
+ALREADY_INITIALIZED = 23
+USER_EXISTS = 51003
+ROLE_EXISTS = 51002
+ROLE = "sluiceApplication"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicaSet:
+    """A set to be: `hosts` are `host:port` as the members and every client reach each other."""
+
+    name: str
+    hosts: Sequence[str]
+    secrets: Path
+    database: str
+    seconds: float = 60
+
+    def url(self, user: str, database: str = "") -> str:
+        """The connection string of a user, for a secret file."""
+        password = quote(self._password(user), safe="")
+        options = f"replicaSet={self.name}&authSource=admin"
+        return f"mongodb://{user}:{password}@{','.join(self.hosts)}/{database}?{options}"
+
+    def initiate(self) -> None:
+        """Bring the set and its users to be. Raises `TimeoutError` when it takes longer than `seconds`."""
+        deadline = time.monotonic() + self.seconds
+        first = self.hosts[0]
+        with self._direct(first) as client:
+            _retry(lambda: client.admin.command("hello"), deadline, f"{first} does not answer")
+            _retry(lambda: self._initiate_on(client), deadline, f"{first} does not become part of {self.name}")
+        primary = _retry(self._primary, deadline, f"{self.name} elects no primary")
+        self._create_admin(primary)
+        with self._direct(primary, "admin") as client:
+            self._create_users(client)
+
+    def _initiate_on(self, client: Client) -> None:
+        if client.admin.command("hello").get("setName") == self.name:
+            return
+        members = [{"_id": number, "host": host} for number, host in enumerate(self.hosts)]
+        try:
+            client.admin.command("replSetInitiate", {"_id": self.name, "members": members})
+        except OperationFailure as error:
+            if error.code != ALREADY_INITIALIZED:
+                raise
+
+    def _primary(self) -> str:
+        for host in self.hosts:
+            try:
+                with self._direct(host) as client:
+                    if client.admin.command("hello").get("isWritablePrimary"):
+                        return host
+            except AutoReconnect:
+                continue
+        raise AutoReconnect("no member is primary yet")
+
+    def _create_admin(self, primary: str) -> None:
+        """The first user, by the server's localhost exception, unless the image made it."""
+        try:
+            with self._direct(primary, "admin") as client:
+                client.admin.command("ping")
+        except OperationFailure as error:
+            if error.code != AUTHENTICATION_FAILED:
+                raise
+            with self._direct(primary) as client:
+                _create_user(client, "admin", self._password("admin"), [{"role": "root", "db": "admin"}])
+
+    def _create_users(self, client: Client) -> None:
+        role: dict[str, Any] = {
+            "privileges": [{"resource": {"db": self.database, "collection": ""}, "actions": ["collMod"]}],
+            "roles": [{"role": "readWrite", "db": self.database}],
+        }
+        try:
+            client.admin.command("createRole", ROLE, **role)
+        except OperationFailure as error:
+            if error.code != ROLE_EXISTS:
+                raise
+            client.admin.command("updateRole", ROLE, **role)
+        _create_user(client, "app", self._password("app"), [{"role": ROLE, "db": "admin"}])
+        _create_user(client, "monitoring", self._password("monitoring"), [{"role": "clusterMonitor", "db": "admin"}])
+
+    def _direct(self, host: str, user: str | None = None) -> Client:
+        credentials: dict[str, Any] = (
+            {"username": user, "password": self._password(user), "authSource": "admin"} if user else {}
+        )
+        return MongoClient(f"mongodb://{host}/", directConnection=True, serverSelectionTimeoutMS=1000, **credentials)
+
+    def _password(self, user: str) -> str:
+        return (self.secrets / f"{user}_password").read_text().strip()
+
+
+def _create_user(client: Client, name: str, password: str, roles: list[dict[str, str]]) -> None:
+    try:
+        client.admin.command("createUser", name, pwd=password, roles=roles)
+    except OperationFailure as error:
+        if error.code != USER_EXISTS:
+            raise
+        client.admin.command("updateUser", name, pwd=password, roles=roles)
+
+
+def _retry(attempt: Callable[[], Result], deadline: float, what: str) -> Result:
+    while True:
+        try:
+            return attempt()
+        except PyMongoError as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{what}: {error}") from error
+        time.sleep(0.1)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hosts", required=True, help="host:port of every member, with commas")
+    parser.add_argument("--secrets", required=True, type=Path, help="folder that make_secrets.py has filled")
+    parser.add_argument("--name", default="rs0", help="of the replica set (default: %(default)s)")
+    parser.add_argument("--database", default="sluice", help="the application's (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60, help="to wait at most (default: %(default)s)")
+    given = parser.parse_args()
+    replica_set = ReplicaSet(
+        name=given.name,
+        hosts=given.hosts.split(","),
+        secrets=given.secrets,
+        database=given.database,
+        seconds=given.seconds,
+    )
+    try:
+        replica_set.initiate()
+    except (TimeoutError, PyMongoError, OSError) as error:
+        print(f"init_replica_set: {error}", file=sys.stderr)
+        return 1
+    print(f"replica set {given.name} is ready: {given.hosts}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Make what a MongoDB stack keeps secret: the members' key file and one password per user.
+
+Everything is made once, by whoever starts first, and never replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import os
+import secrets
+from pathlib import Path
+
+PASSWORDS = ("admin_password", "app_password", "monitoring_password")
+KEY_FILE = "mongo_key"
+
+
+def make_secrets(folder: Path) -> None:
+    """Fill `folder` (mode 0700) with files of mode 0400. Raises `OSError` when it can't be written."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _once(folder / KEY_FILE, base64.b64encode(secrets.token_bytes(512)).decode())
+    for name in PASSWORDS:
+        _once(folder / name, secrets.token_urlsafe(32))
+
+
+def _once(path: Path, text: str) -> None:
+    if path.exists():
+        return
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "w", encoding="ascii") as file:
+        file.write(text)
+    try:
+        os.link(draft, path)  # fails where another was faster, unlike a rename
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    make_secrets(parser.parse_args().folder)

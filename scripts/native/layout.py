@@ -1,0 +1,97 @@
+"""Where the native stack keeps its files and which ports it uses."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+REPLICA_SET = "rs0"
+
+
+class StackError(Exception):
+    """Why the stack can't be started, in a sentence for people."""
+
+
+@dataclass(frozen=True)
+class Port:
+    setting: str
+    number: int
+
+
+def _port(setting: str, default: int) -> Port:
+    text = os.environ.get(setting) or str(default)
+    if not text.isdigit() or not 1 <= int(text) <= 65_535:
+        raise StackError(f"{setting}={text!r}: allowed is a port, 1 to 65535")
+    return Port(setting, int(text))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One stack: everything that it writes is below `home`, but for the statistics on shared memory."""
+
+    home: Path
+    http: Port
+    api: Port
+    nginx_status: Port
+    nginx_exporter: Port
+    prometheus: Port
+    mongo: tuple[Port, Port, Port]
+
+    @classmethod
+    def from_environment(cls) -> Layout:
+        """`SLUICE_HOME` and the ports' variables; two stacks with nothing in common can run side by side.
+
+        Raises `StackError` for a port that is none.
+        """
+        first = _port("SLUICE_MONGO_PORT", 27117)
+        if first.number > 65_533:
+            raise StackError(f"{first.setting}={first.number}: allowed is 1 to 65533, three ports are used")
+        return cls(
+            home=Path(os.environ.get("SLUICE_HOME") or ROOT / ".sluice").resolve(),
+            http=_port("SLUICE_PORT", 8000),
+            api=_port("SLUICE_API_PORT", 8001),
+            nginx_status=_port("SLUICE_NGINX_STATUS_PORT", 8002),
+            nginx_exporter=_port("SLUICE_NGINX_EXPORTER_PORT", 9113),
+            prometheus=_port("SLUICE_PROMETHEUS_PORT", 9090),
+            mongo=(first, Port(first.setting, first.number + 1), Port(first.setting, first.number + 2)),
+        )
+
+    @property
+    def hosts(self) -> list[str]:
+        return [f"127.0.0.1:{port.number}" for port in self.mongo]
+
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.http.number}"
+
+    @property
+    def secrets(self) -> Path:
+        return self.home / "secrets"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+    @property
+    def mongod(self) -> Path:
+        return self.home / "bin" / "mongod"
+
+    @property
+    def supervisor(self) -> Path:
+        return self.home / "supervisord.conf"
+
+    @cached_property
+    def socket(self) -> Path:
+        """Supervisor's control socket; not below `home`, whose path may be too long for a socket's."""
+        return self.shared / "supervisor.sock"
+
+    @cached_property
+    def shared(self) -> Path:
+        """The folder on shared memory, named after `home`."""
+        base = Path("/dev/shm")  # noqa: S108 made with mode 0700
+        name = f"sluice-native-{os.getuid()}-{hashlib.sha256(str(self.home).encode()).hexdigest()[:12]}"
+        return (base if base.is_dir() else self.home) / name
