@@ -1,8 +1,7 @@
-"""Bulk writes of what is missing, several at a time."""
+"""Bulk writes of whoever is missing."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +17,6 @@ from scripts.seed.target import Target
 if TYPE_CHECKING:
     from pymongo.asynchronous.collection import AsyncCollection
 
-IN_FLIGHT = 3
 SERVER_SELECTION_MS = 10_000
 
 
@@ -40,24 +38,16 @@ async def fill(
     there the next time.
     """
     outcome = Outcome()
-    numbers = iter(range(0, users, batch))
     async with AsyncMongoClient[Document](
         target.url, serverSelectionTimeoutMS=SERVER_SELECTION_MS, appname="sluice-seed"
     ) as client:
         database = client[target.database]
         await prepare(database)
-
-        async def work() -> None:
-            for first in numbers:  # shared: each batch goes to whoever is free
-                await _add(database[COLLECTION], people, range(first, min(first + batch, users)), outcome)
-                progress(outcome.added + outcome.there + outcome.taken)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(IN_FLIGHT):
-                    group.create_task(work())
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+        # One write at a time: several in flight were measured to be no faster.
+        for first in range(0, users, batch):
+            numbers = range(first, min(first + batch, users))
+            await _add(database[COLLECTION], people, numbers, outcome)
+            progress(numbers.stop)
     return outcome
 
 

@@ -1,0 +1,83 @@
+"""`./scripts/logs.sh`: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from scripts.log_report import errors, pool, slow, table
+from scripts.log_report.records import Tally, read
+from scripts.log_report.source import SourceError, open_log
+
+DESCRIPTION = """Report on the service's log.
+
+  pool    pool events by kind and member
+  slow    slow operations with percentiles (seconds), by operation and route
+  errors  errors by kind, each with an example"""
+EPILOG = """FILE is a log in text or JSON, plain or gzipped, or - for standard input; by default the native stack's.
+Lines that are no log records are counted and reported on standard error.
+Exit status: 0 done (also when nothing was found), 1 the log can't be read, 2 wrong usage."""
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed is a number of seconds from 0")
+    return seconds
+
+
+def arguments(given: list[str]) -> argparse.Namespace:
+    """Parse the command line; ends the process with 2 when it's wrong."""
+    parser = argparse.ArgumentParser(
+        "logs.sh", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("report", choices=("pool", "slow", "errors"))
+    parser.add_argument("file", nargs="?", default=str(_default_log()), metavar="FILE")
+    parser.add_argument("--over", type=_seconds, metavar="SECONDS", help="slow: only operations that took longer")
+    parsed = parser.parse_intermixed_args(given)
+    if parsed.over is not None and parsed.report != "slow":
+        parser.error("--over goes with slow")
+    return parsed
+
+
+def _default_log() -> Path:
+    home = os.environ.get("SLUICE_HOME") or Path(__file__).resolve().parents[2] / ".sluice"
+    return Path(home) / "logs" / "api.log"
+
+
+def main() -> int:
+    given = arguments(sys.argv[1:])
+    tally = Tally()
+    module = {"pool": pool, "slow": slow, "errors": errors}[given.report]
+    try:
+        with open_log(given.file) as log:
+            records = read(log, module.NEEDLES, tally)
+            rows = slow.report(records, given.over or 0.0) if module is slow else module.report(records)
+    except SourceError as error:
+        print(f"logs.sh: {error}", file=sys.stderr)
+        return 1
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    text = table.lines(module.HEADER, rows, width) if rows else [module.NOTHING]
+    try:
+        print("\n".join(text), flush=True)
+    except BrokenPipeError:  # `| head` has seen enough; keep Python from complaining when it flushes at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if tally.first_strange is not None:
+        number, line = tally.first_strange
+        count = f"{tally.strange:,} of {tally.lines:,} lines"
+        print(
+            f"logs.sh: {count} are no log records, first line {number:,}: {table.printable(line[:100])}",
+            file=sys.stderr,
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Errors by kind: the exception's class, else the problem's type or status, else the words of the message."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from scripts.log_report.records import Record
+from scripts.log_report.table import Row
+
+NEEDLES = (b"ERROR", b"CRITICAL", b" answered 5", b" answered 0 ", b"/problems/", b"were not logged")
+HEADER = ("KIND", "COUNT", "FIRST", "LAST", "EXAMPLE")
+NOTHING = "No errors."
+
+_LEVELS = ("ERROR", "CRITICAL")
+_GROUP_PREFIX = re.compile(r"^ *(?:\| |\+ )")
+_CLASS = re.compile(r"(?:[a-z_]\w*\.)*([A-Z]\w*)(?::|$)")
+_NAMED_CLASS = re.compile(
+    r"\b(?:[a-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Timeout|Unavailable|Full|Exceeded|Failure|Interrupt|Exit))\b"
+)
+_PROBLEM = re.compile(r"/problems/[\w-]+")
+_ANSWER = re.compile(r"(?P<method>[A-Z]+) .* \((?P<route>[^)]*)\) answered (?P<status>\d+) in [\d.]+ s")
+_LEFT_OUT = re.compile(r"(\d+) more problems in one second were not logged")
+_VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\b[0-9a-f]{8,}\b|\d+")
+_KIND_LENGTH = 60
+
+
+@dataclass(slots=True)
+class _Group:
+    count: int
+    first: str
+    last: str
+    example: str
+
+
+def report(records: Iterable[Record]) -> list[Row]:
+    """The rows, the most frequent kind first."""
+    groups: dict[str, _Group] = {}
+    for record in records:
+        found = kind_of(record)
+        if found is None:
+            continue
+        kind, count = found
+        group = groups.get(kind)
+        if group is None:
+            groups[kind] = _Group(count, record.time, record.time, _example(record))
+        else:
+            group.count += count
+            group.first, group.last = min(group.first, record.time), max(group.last, record.time)
+    ranked = sorted(groups.items(), key=lambda item: (-item[1].count, item[0]))
+    return [(kind, group.count, group.first, group.last, group.example) for kind, group in ranked]
+
+
+def kind_of(record: Record) -> tuple[str, int] | None:
+    """The kind of error that a record tells of, and how many of it; None if it tells of none."""
+    if record.module == "app.access_log":  # first: its lines quote whatever path a caller asked for
+        return _refused(record.message)
+    problem = _PROBLEM.search(record.message)
+    if record.level not in _LEVELS and problem is None:
+        return None
+    if raised := _last_exception(record.traceback):
+        return raised.partition(":")[0].rpartition(".")[2], 1
+    if named := _NAMED_CLASS.search(record.message):
+        return named[1], 1
+    return (problem[0] if problem else _VARIABLE.sub("#", record.message)[:_KIND_LENGTH].strip()), 1
+
+
+def _refused(message: str) -> tuple[str, int] | None:
+    if left_out := _LEFT_OUT.fullmatch(message):
+        return "refused or slow, not logged one by one", int(left_out[1])
+    answer = _ANSWER.fullmatch(message)
+    if answer is None or not answer["status"].startswith(("5", "0")):
+        return None
+    status = "no answer" if answer["status"] == "0" else answer["status"]
+    return f"{status} {answer['method']} {answer['route']}", 1
+
+
+def _last_exception(traceback: list[str]) -> str | None:
+    """The line of a traceback that names the exception which came out: the last one, or the group around them."""
+    top = [
+        number
+        for number, line in enumerate(traceback)
+        if line.startswith(("Traceback (", "  + Exception Group Traceback ("))
+    ]
+    for line in traceback[top[-1] + 1 if top else 0 :]:
+        text = _GROUP_PREFIX.sub("", line) if line.startswith("  |") else line
+        if _CLASS.match(text):
+            return text
+    return None
+
+
+def _example(record: Record) -> str:
+    raised = _last_exception(record.traceback)
+    where = f" [request {record.request}]" if record.request != "-" else ""
+    return record.message + (f": {raised}" if raised else "") + where
