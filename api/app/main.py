@@ -24,6 +24,11 @@ Errors are problem details (RFC 9457) with a stable `type` and the request's id.
 is safe. `X-Request-ID` and `traceparent` are taken over and sent back; `Server-Timing` says where the time went.
 """
 
+TAGS = [
+    {"name": "health", "description": "For orchestrators (`live`, `ready`) and for people."},
+    {"name": "statistics", "description": "The connection pools, over all workers."},
+]
+
 
 def create_app(settings: Settings) -> FastAPI:
     """The application for these settings; it touches neither MongoDB nor the statistics before it's started."""
@@ -32,6 +37,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Sluice",
         version="0.1.0",
         description=DESCRIPTION,
+        openapi_tags=TAGS,
         lifespan=lifespan(settings, [resource.prepare for resource in resources]),
     )
     app.state.settings = settings

@@ -106,10 +106,11 @@ class Settings(BaseSettings):
     def _fill_in(cls, given: dict[str, Any]) -> dict[str, Any]:
         """Profiles are starting points, files hold secrets."""
         for name in SECRETS:
-            if file := given.get(f"{name}_file"):
-                if given.get(name):
-                    raise ValueError(f"{name.upper()} and {name.upper()}_FILE are both set: allowed is one of them")
-                given[name] = _read_secret(name, Path(file))
+            file = f"{name}_file"
+            if given.get(name) and given.get(file):
+                given.pop(_weaker(name, file))
+            if given.get(file):
+                given[name] = _read_secret(name, Path(given[file]))
         pool = POOL_PROFILES.get(given.get("pool_profile", "default"), {})
         timeouts = TIMEOUT_PROFILES.get(given.get("timeout_profile", "default"), {})
         return pool | timeouts | given
@@ -187,6 +188,14 @@ class Settings(BaseSettings):
             mine = False
         if not mine or not os.access(self.stats_dir, os.W_OK | os.X_OK):
             raise SettingsError(f"STATS_DIR={str(self.stats_dir)!r}: allowed is a folder that this user owns")
+
+
+def _weaker(name: str, file: str) -> str:
+    """Which of a secret and its file gives way: the one from `.env` to the one from the environment."""
+    there = {key.lower() for key, value in os.environ.items() if value}
+    if (name in there) == (file in there):
+        raise ValueError(f"{name.upper()} and {file.upper()} are both set: allowed is one of them")
+    return file if name in there else name
 
 
 def _read_secret(name: str, path: Path) -> str:

@@ -21,7 +21,19 @@ _ORIGINAL_CONFIG = ("max_pool_size", "min_pool_size", "max_idle_time_ms")
 """What `connection_pool_stats` has always begun with, and its `pool_config`; all else was added beside them."""
 
 
-@router.get("/connection-stats")
+_EXAMPLE = {
+    "success": True,
+    "connection_pool_stats": {
+        "current_connections": 25,
+        "available_connections": 75,
+        "total_created": 100,
+        "active_connections": 25,
+        "pool_config": {"max_pool_size": 100, "min_pool_size": 10, "max_idle_time_ms": 30000},
+    },
+}
+
+
+@router.get("/connection-stats", responses={200: {"content": {"application/json": {"example": _EXAMPLE}}}})
 async def connection_stats(request: Request) -> Response:
     """The connection pools: sums over all workers, then per member and per worker, and the members' own view."""
     return Response(await request.app.state.stats.get(), media_type="application/json")

@@ -139,6 +139,13 @@ def test_a_secret_given_twice_is_refused(tmp_path: Path) -> None:
     assert "geheim" not in message
 
 
+def test_the_environment_wins_over_dotenv_also_with_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("MONGODB_URL=mongodb://dotenv\n")
+    (tmp_path / "url").write_text("mongodb://file\n")
+    monkeypatch.setenv("MONGODB_URL_FILE", str(tmp_path / "url"))
+    assert load(_env_file=tmp_path / ".env").mongodb_url.get_secret_value() == "mongodb://file"
+
+
 def test_secrets_are_in_no_representation(settings: Make) -> None:
     chosen = settings(mongodb_url="mongodb://app:geheim%40x@h/", api_key="schluessel")
     for text in (repr(chosen), str(chosen), str(chosen.model_dump()), repr(chosen.options()), f"{chosen}"):
