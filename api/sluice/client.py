@@ -69,6 +69,7 @@ class Sluice:
 
     async def open(self) -> None:
         """Start connecting. Returns at once, whether or not MongoDB is there."""
+        self._reaching = asyncio.create_task(self._reach(), name="sluice-reach")
         self._heart = asyncio.create_task(self._beat(), name="sluice-heart")
         self.slot.publish(self.snapshot())
 

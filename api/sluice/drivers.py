@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
 import motor.core
 import motor.frameworks.asyncio
+import pymongo
 from motor.metaprogramming import create_class_with_framework
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous import pool as asynchronous
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 Document = dict[str, Any]
+
+CLOSING = 1.0
+"""Seconds that closing may look for a member to end its sessions on."""
 
 
 class Connected(Protocol):
@@ -71,6 +75,11 @@ async def connect(options: Options, app_name: str, counters_of: Callable[[str], 
     client = opener(options, app_name, counters_of)
     await client.open()
     return client
+
+
+def _is_srv(options: Options) -> bool:
+    """Whether DNS must be asked for the members; until it has answered there is nothing to connect to."""
+    return options.url.startswith("mongodb+srv:")
 
 
 def _client_arguments(options: Options, app_name: str) -> dict[str, Any]:
@@ -112,11 +121,11 @@ class _PyMongo:
         )
 
     async def open(self) -> None:
-        if self._options.url.startswith("mongodb+srv:"):
+        if _is_srv(self._options):
             try:
-                await self._client.aconnect()  # resolves the name
+                await self._client.aconnect()
             except BaseException:
-                await self._client.close()
+                await self.close()
                 raise
 
     def _make_pool(
@@ -153,7 +162,8 @@ class _PyMongo:
             yield session
 
     async def close(self) -> None:
-        await self._client.close()
+        with pymongo.timeout(CLOSING):
+            await self._client.close()
 
 
 class _Motor:
@@ -170,10 +180,16 @@ class _Motor:
         self._closed = False
 
     async def open(self) -> None:
-        """Construct Motor's client in a thread, since that resolves `mongodb+srv` names."""
+        """Construct Motor's client in a thread, since that may read files and resolve names."""
         client_class = create_class_with_framework(motor.core.AgnosticClient, self._framework(), "motor.motor_asyncio")
         arguments = _client_arguments(self._options, self._app_name) | {"_pool_class": self._make_pool}
         self._client = await asyncio.to_thread(client_class, **arguments, io_loop=self._loop)
+        if _is_srv(self._options):
+            try:
+                await self._client._connect()
+            except BaseException:
+                await self.close()
+                raise
 
     def _framework(self) -> types.ModuleType:
         """Motor's asyncio framework, but with our way into the threads."""
@@ -238,7 +254,8 @@ class _Motor:
         self._closed = True
         self._gate.evict(lambda: PoolUnavailable("the MongoDB client was closed"))
         if self._client is not None:
-            await asyncio.to_thread(self._client.close)
+            with pymongo.timeout(CLOSING):
+                await asyncio.to_thread(self._client.close)
         self._threads.shutdown(wait=False)
 
 

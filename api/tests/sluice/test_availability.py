@@ -1,0 +1,136 @@
+"""MongoDB comes and goes; the worker stays, says so, and is ready again by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import pytest
+from pymongo.errors import PyMongoError
+
+from sluice import Options, PoolUnavailable, Slot, Sluice
+from tests.conftest import OpenSluice, until
+from tests.replica_set import ReplicaSet, free_ports
+from tests.sluice.support import held, quick, settle, total, with_one_document
+
+
+async def test_a_worker_starts_while_mongodb_is_away_and_becomes_ready_when_it_comes(
+    open_sluice: OpenSluice, replica_set: ReplicaSet
+) -> None:
+    for address in replica_set.addresses:
+        replica_set.kill(address)
+    sluice = await open_sluice(wait=False, server_selection_timeout=0.5)
+    assert not sluice.ready
+    with pytest.raises(PyMongoError):
+        await sluice.collection("slow").find_one({})
+    await asyncio.to_thread(replica_set.revive)
+    await until(lambda: sluice.ready, 10)
+    await with_one_document(sluice)
+    assert await quick(sluice) == {"_id": 1}
+
+
+async def test_it_is_ready_within_two_seconds_of_an_election_without_any_traffic(
+    open_sluice: OpenSluice, replica_set: ReplicaSet
+) -> None:
+    sluice = await open_sluice(heartbeat_frequency=10, server_selection_timeout=5)
+    for address in replica_set.addresses:
+        replica_set.kill(address)
+    await until(lambda: not sluice.ready)
+    for address in replica_set.addresses:
+        replica_set.start_member(address)
+    await asyncio.to_thread(replica_set.primary)
+    elected = time.monotonic()
+    await until(lambda: sluice.ready, 10)
+    assert time.monotonic() - elected < 2
+
+
+async def test_a_killed_primary_leaves_every_count_right(open_sluice: OpenSluice, replica_set: ReplicaSet) -> None:
+    sluice = await open_sluice(max_pool_size=8, wait_queue_multiple=50)
+    await with_one_document(sluice)
+    end = time.monotonic() + 6
+    outcomes: list[object] = []
+
+    async def work() -> None:
+        while time.monotonic() < end:
+            try:
+                outcomes.append(await quick(sluice))
+            except PyMongoError as error:
+                outcomes.append(error)
+                await asyncio.sleep(0.05)
+
+    workers = [asyncio.create_task(work()) for _ in range(40)]
+    await until(lambda: len(outcomes) > 200)
+    replica_set.kill(replica_set.primary())
+    await settle(workers)
+    assert outcomes[-1] == {"_id": 1}
+    await until(lambda: held(sluice) == 0)
+    pool = total(sluice).pool
+    assert (pool.active_connections, pool.waiting) == (0, 0)
+    assert pool.total_created - sum(pool.closed.values()) == pool.current_connections
+
+
+async def test_a_full_paused_primary_is_not_hidden_by_idle_secondaries(
+    open_sluice: OpenSluice, replica_set: ReplicaSet
+) -> None:
+    sluice = await open_sluice(max_pool_size=5, min_pool_size=2)
+    await until(lambda: total(sluice).pool.available_connections == 5)
+    for address in replica_set.addresses:
+        if address != replica_set.primary():
+            replica_set.kill(address)  # the primary steps down without a majority
+    await until(lambda: not sluice.ready)
+    assert total(sluice).pool.available_connections == 0
+
+
+async def test_the_database_is_prepared_once_and_again_until_it_works(options: Options, tmp_path: Any) -> None:
+    calls: list[str] = []
+
+    async def prepare(database: Any) -> None:
+        calls.append(database.name)
+        if len(calls) < 3:
+            raise PyMongoError("not yet")
+
+    sluice = Sluice(options, Slot.claim(tmp_path), prepare=prepare)
+    await sluice.open()
+    await until(lambda: sluice.ready)
+    assert calls == [options.database] * 3
+    await sluice.close()
+
+
+async def test_a_name_that_dns_does_not_know_stops_nobody(
+    driver: str, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = Options(
+        url="mongodb+srv://cluster.invalid/",
+        database="x",
+        driver=driver,  # type: ignore[arg-type]
+        connect_timeout=1.0,
+    )
+    sluice = Sluice(options, Slot.claim(tmp_path))
+    started = time.monotonic()
+    with caplog.at_level(logging.WARNING):
+        await sluice.open()
+        assert time.monotonic() - started < 0.5
+        await until(lambda: "connection pool not ready" in caplog.text)
+    assert not sluice.ready
+    with pytest.raises(PoolUnavailable):
+        sluice.collection("x")
+    await sluice.close()
+
+
+async def test_nothing_listens_there(driver: str, tmp_path: Any) -> None:
+    [port] = free_ports(1)
+    options = Options(
+        url=f"mongodb://127.0.0.1:{port}",
+        database="x",
+        driver=driver,  # type: ignore[arg-type]
+        server_selection_timeout=0.5,
+    )
+    sluice = Sluice(options, Slot.claim(tmp_path))
+    await sluice.open()
+    with pytest.raises((PoolUnavailable, PyMongoError)):
+        await sluice.collection("x").find_one({})
+    await sluice.close()
+    with pytest.raises(PoolUnavailable, match="not connected yet, or closed"):
+        sluice.collection("x")

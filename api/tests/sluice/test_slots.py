@@ -1,0 +1,177 @@
+"""Slots: claimed by who lives, freed by who dies, and never more of them than workers at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sluice.histogram import Histogram
+from sluice.slots import Slot, read_all
+from sluice.snapshot import Counters, Gauges, PoolConfig, PoolSnapshot, WorkerSnapshot
+from sluice.summary import summarize
+
+API = Path(__file__).resolve().parents[2]
+HOLD = """
+import sys
+from pathlib import Path
+from sluice.slots import Slot
+print(Slot.claim(Path(sys.argv[1])).number, flush=True)
+sys.stdin.read()
+"""
+
+
+def snapshot(slot: int = 0, *, used: int = 1, opened: int = 5, waits: int = 3) -> WorkerSnapshot:
+    counters = Counters(opened=opened)
+    for _ in range(waits):
+        counters.waits.observe(0.002)
+    gauges = Gauges(idle=2, used=used, slots=10, held=used, free=10 - used, eligible=True)
+    return WorkerSnapshot(
+        slot=slot, pid=os.getpid(), host="here", app_name="sluice-here-0", driver="pymongo", started_at=1.0,
+        taken_at=time.time(), starts=1, ready=True, loop_lag=0.0, cpu_seconds=1.0, memory_bytes=1,
+        pool_config=PoolConfig(10, 1, 30_000, 5_000, 50),
+        pools=[PoolSnapshot("a:1", gauges, counters)],
+        operations=[], members=[],
+    )  # fmt: skip
+
+
+def hold(directory: Path) -> tuple[subprocess.Popen[str], int]:
+    """Another process that claims a slot and keeps it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(API)},
+    )
+    assert process.stdout is not None
+    return process, int(process.stdout.readline())
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def test_each_worker_has_the_lowest_free_slot(tmp_path: Path) -> None:
+    slots = [Slot.claim(tmp_path) for _ in range(3)]
+    assert [slot.number for slot in slots] == [0, 1, 2]
+    slots[1].close()
+    slots.append(Slot.claim(tmp_path))
+    assert slots[-1].number == 1
+    for slot in slots:
+        slot.close()
+
+
+def test_a_killed_workers_slot_is_free_again_and_nothing_grows(tmp_path: Path) -> None:
+    for _ in range(5):
+        process, number = hold(tmp_path)
+        assert number == 0
+        Slot.claim(tmp_path).close()
+        end(process)
+    with Slot_of(tmp_path) as slot:
+        assert slot.number == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.lock", "1.lock", "claim.lock"]
+
+
+def test_many_processes_that_start_at_once_get_a_slot_each(tmp_path: Path) -> None:
+    holders = [hold(tmp_path) for _ in range(6)]
+    try:
+        assert sorted(number for _, number in holders) == list(range(6))
+    finally:
+        for process, _ in holders:
+            end(process)
+
+
+def test_a_child_does_not_keep_its_dead_parents_slot(tmp_path: Path) -> None:
+    slot = Slot.claim(tmp_path)
+    parent_reads, child_writes = os.pipe()
+    child_reads, parent_writes = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(child_writes, b"!")
+        os.read(child_reads, 1)
+        os._exit(0)
+    try:
+        os.read(parent_reads, 1)
+        slot.close()
+        with Slot_of(tmp_path) as again:
+            assert again.number == 0
+    finally:
+        os.write(parent_writes, b"!")
+        os.waitpid(child, 0)
+        for pipe in (parent_reads, child_writes, child_reads, parent_writes):
+            os.close(pipe)
+
+
+def test_gauges_end_with_their_worker_and_counters_live_on(tmp_path: Path) -> None:
+    slot = Slot.claim(tmp_path)
+    slot.publish(snapshot())
+    [live] = read_all(tmp_path)
+    assert live.alive
+    assert summarize([live]).pool.active_connections == 1
+    slot.close()
+    [dead] = read_all(tmp_path)
+    assert not dead.alive
+    summary = summarize([dead])
+    assert (summary.pool.active_connections, summary.pool.total_created, summary.workers) == (0, 5, [])
+    assert summary.pool.wait_time.count == 3
+    with Slot_of(tmp_path) as again:
+        previous = again.previous()
+        assert previous is not None
+        assert previous.pools[0].counters.opened == 5
+
+
+def test_the_sums_are_the_sums_of_their_parts(tmp_path: Path) -> None:
+    slots = [Slot.claim(tmp_path) for _ in range(3)]
+    for slot in slots:
+        slot.publish(snapshot(slot.number, used=slot.number))
+    summary = summarize(read_all(tmp_path))
+    assert summary.pool.active_connections == 0 + 1 + 2
+    assert summary.pool.available_connections == 10 + 9 + 8
+    assert summary.pool.current_connections == sum(worker.pool.current_connections for worker in summary.workers)
+    assert summary.pool.current_connections == sum(member.pool.current_connections for member in summary.members)
+    assert summary.pool.utilization == pytest.approx(3 / 30)
+    for slot in slots:
+        slot.close()
+
+
+def test_what_another_version_wrote_is_not_read(tmp_path: Path) -> None:
+    with Slot_of(tmp_path) as slot:
+        (tmp_path / "0.json").write_text('{"format": "of tomorrow"}')
+        assert slot.previous() is None
+        assert read_all(tmp_path) == []
+
+
+def test_a_folder_that_is_not_there_has_no_workers(tmp_path: Path) -> None:
+    assert read_all(tmp_path / "nothing") == []
+
+
+def test_quantiles_interpolate_within_a_bucket() -> None:
+    histogram = Histogram()
+    assert histogram.quantile(0.5) is None
+    for _ in range(100):
+        histogram.observe(0.0075)
+    assert histogram.quantile(0.5) == pytest.approx(0.0075)
+    histogram.observe(1000)
+    assert histogram.quantile(1) == 30
+    other = histogram.copy()
+    other.add(histogram)
+    assert (other.count, histogram.count) == (202, 101)
+
+
+class Slot_of:  # noqa: N801 used as a function
+    """A slot for the length of a block."""
+
+    def __init__(self, directory: Path) -> None:
+        self._slot = Slot.claim(directory)
+
+    def __enter__(self) -> Slot:
+        return self._slot
+
+    def __exit__(self, *_: object) -> None:
+        self._slot.close()

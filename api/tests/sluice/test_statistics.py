@@ -1,0 +1,160 @@
+"""The numbers are the truth: they agree with the members' own, and end exact whatever happened."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from sluice.budget import MONITORS
+from sluice.metrics import SluiceCollector, names
+from sluice.slots import Slot, read_all
+from sluice.summary import summarize
+from tests.conftest import OpenSluice, until
+from tests.replica_set import ReplicaSet
+from tests.sluice.support import connections_of, held, quick, settle, slow, total, with_one_document
+
+
+async def test_at_rest_open_connections_and_monitors_are_what_each_member_reports(
+    open_sluice: OpenSluice, replica_set: ReplicaSet
+) -> None:
+    sluice = await open_sluice(max_pool_size=20, min_pool_size=3)
+    await with_one_document(sluice)
+    await asyncio.gather(*(slow(sluice, 0.1) for _ in range(12)))
+
+    def counted() -> dict[str, int]:
+        return {row.member: row.pool.current_connections for row in total(sluice).members if row.member != "*"}
+
+    await until(lambda: len(counted()) == 3 and min(counted().values()) >= 3)
+    await until(lambda: connections_of(replica_set, sluice.app_name) == {m: n + MONITORS for m, n in counted().items()})
+
+
+async def test_connections_are_counted_as_used_only_while_they_are(open_sluice: OpenSluice) -> None:
+    sluice = await open_sluice(max_pool_size=10)
+    await with_one_document(sluice)
+    tasks = [asyncio.create_task(slow(sluice, 0.5)) for _ in range(4)]
+    await until(lambda: total(sluice).pool.active_connections == 4)
+    pool = total(sluice).pool
+    assert pool.available_connections == 6
+    assert pool.current_connections == pool.idle_connections + 4
+    await settle(tasks)
+    await until(lambda: held(sluice) == 0)
+    pool = total(sluice).pool
+    assert (pool.active_connections, pool.available_connections) == (0, 10)
+    assert pool.use_time.count == pool.wait_time.count
+
+
+async def test_cold_callers_wait_and_use_nothing_until_a_connection_is_open(
+    open_sluice: OpenSluice, driver: str
+) -> None:
+    sluice = await open_sluice(max_pool_size=50)
+    await with_one_document(sluice)
+    seen: list[tuple[int, int, int]] = []
+
+    async def watch() -> None:
+        while True:
+            pool = total(sluice).pool
+            seen.append((pool.active_connections, pool.current_connections, pool.waiting))
+            await asyncio.sleep(0)
+
+    watcher = asyncio.create_task(watch())
+    await asyncio.gather(*(quick(sluice) for _ in range(50)))
+    watcher.cancel()
+    await settle([watcher])
+    assert all(used <= open_ for used, open_, _ in seen)
+    if driver == "pymongo":  # Motor's threads are let run one by one beside a loop that watches them all the time
+        assert max(waiting for _, _, waiting in seen) > 20
+
+
+async def test_counts_end_exact_after_random_cancellations(open_sluice: OpenSluice) -> None:
+    sluice = await open_sluice(max_pool_size=5, wait_queue_multiple=100)
+    await with_one_document(sluice)
+    dice = random.Random(7)
+
+    async def sometimes_cancelled() -> None:
+        task = asyncio.create_task(quick(sluice))
+        if dice.random() < 0.5:
+            await asyncio.sleep(dice.random() * 0.02)
+            task.cancel()
+        await settle([task])
+
+    for _ in range(5):
+        await asyncio.gather(*(sometimes_cancelled() for _ in range(100)))
+    await until(lambda: held(sluice) == 0)
+    pool = total(sluice).pool
+    assert (pool.active_connections, pool.waiting, pool.connecting) == (0, 0, 0)
+    assert pool.total_created - sum(pool.closed.values()) == pool.current_connections
+    assert pool.use_time.count == pool.wait_time.count
+
+
+async def test_the_next_owner_of_a_slot_continues_its_counters(open_sluice: OpenSluice, driver: str) -> None:
+    first = await open_sluice(max_pool_size=3)
+    await with_one_document(first)
+    await quick(first)
+    with first.operation("slow", "find_one"):
+        await quick(first)
+    before = total(first)
+    await first.close()
+    second = await open_sluice(max_pool_size=3)
+    await quick(second)
+    snapshot = second.snapshot()
+    after = summarize([snapshot])
+    assert (second.slot.number, snapshot.starts) == (first.slot.number, 2)
+    assert after.pool.total_created > before.pool.total_created
+    assert after.pool.wait_time.count > before.pool.wait_time.count
+    assert after.pool.current_connections == after.pool.total_created - sum(after.pool.closed.values())
+    [stats] = snapshot.operations
+    assert (stats.collection, stats.operation, stats.durations.count) == ("slow", "find_one", 1)
+
+
+async def test_workers_publish_for_each_other_within_seconds(open_sluice: OpenSluice) -> None:
+    one, two = await open_sluice(), await open_sluice()
+    await with_one_document(one)
+    await asyncio.gather(quick(one), quick(two))
+    directory = one.slot.directory
+
+    def both() -> bool:
+        summary = summarize(read_all(directory))
+        return len(summary.workers) == 2 and all(worker.pool.wait_time.count >= 1 for worker in summary.workers)
+
+    await until(both, 5)
+
+
+async def test_one_worker_asks_the_members_and_another_takes_over(open_sluice: OpenSluice) -> None:
+    one, two = await open_sluice(), await open_sluice()
+    await until(lambda: len(one.snapshot().members) == 3, 15)
+    assert two.snapshot().members == []
+    members = {status.member: status for status in one.snapshot().members}
+    assert sorted(status.role or "" for status in members.values()) == ["primary", "secondary", "secondary"]
+    assert all(status.up and status.connections_current and status.lag is not None for status in members.values())
+    await one.close()
+    await until(lambda: len(two.snapshot().members) == 3, 15)
+
+
+async def test_the_members_own_view_shows_a_dead_member(open_sluice: OpenSluice, replica_set: ReplicaSet) -> None:
+    sluice = await open_sluice()
+    await until(lambda: len(sluice.snapshot().members) == 3, 15)
+    secondary = next(address for address in replica_set.addresses if address != replica_set.primary())
+    replica_set.kill(secondary)
+    await until(lambda: [s.member for s in sluice.snapshot().members if not s.up] == [secondary], 20)
+
+
+async def test_every_metric_is_exported_under_its_name(open_sluice: OpenSluice) -> None:
+    sluice = await open_sluice()
+    with sluice.operation("slow", "find_one"):
+        await quick(sluice)
+    await until(lambda: len(sluice.snapshot().members) == 3, 15)
+    sluice.slot.publish(sluice.snapshot())
+    families = list(SluiceCollector(sluice.slot.directory, "main").collect())
+    exported = {family.name + ("_total" if family.type == "counter" else "") for family in families}
+    assert exported == names() - {"sluice_connections_configured", "sluice_connection_budget"}
+
+
+async def test_a_folder_without_room_costs_no_request(open_sluice: OpenSluice) -> None:
+    sluice = await open_sluice()
+    await with_one_document(sluice)
+    number = Slot.claim(sluice.slot.directory)
+    number.close()
+    (sluice.slot.directory / f"{sluice.slot.number}.draft").mkdir()  # publishing fails from here on
+    await until(lambda: read_all(sluice.slot.directory)[0].taken_at < sluice.snapshot().taken_at - 1.5)
+    assert await quick(sluice) == {"_id": 1}
+    (sluice.slot.directory / f"{sluice.slot.number}.draft").rmdir()
