@@ -59,7 +59,7 @@ def main() -> int:
     try:
         with open_log(given.file) as log:
             records = read(log, module.NEEDLES, tally)
-            rows = slow.report(records, given.over or 0.0) if module is slow else module.report(records)
+            rows = slow.report(records, given.over) if module is slow else module.report(records)
     except SourceError as error:
         print(f"logs.sh: {error}", file=sys.stderr)
         return 1

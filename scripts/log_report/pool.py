@@ -32,5 +32,5 @@ def report(records: Iterable[Record]) -> list[Row]:
         for member in members:
             count, first, last = spans.get((event, member), (0, record.time, record.time))
             spans[event, member] = count + 1, min(first, record.time), max(last, record.time)
-    found = sorted(spans.items(), key=lambda item: (item[1][1], item[0]))
+    found = sorted(spans.items(), key=lambda item: item[1][1])
     return [(event, member, count, first, last) for (event, member), (count, first, last) in found]

@@ -19,12 +19,15 @@ _LINE = re.compile(
 )
 
 
-def report(records: Iterable[Record], over: float = 0.0) -> list[Row]:
-    """The rows for operations of more than `over` seconds, those that took most time in all first."""
+def report(records: Iterable[Record], over: float | None = None) -> list[Row]:
+    """The rows, those that took most time in all first; only of operations of more than `over` seconds."""
     times: dict[tuple[str, str], array[float]] = {}
     for record in records:
         match = _LINE.fullmatch(record.message)
-        if match is not None and (seconds := float(match["seconds"])) > over:
+        if match is None:
+            continue
+        seconds = float(match["seconds"])
+        if over is None or seconds > over:
             times.setdefault((match["operation"], match["route"] or "-"), array("d")).append(seconds)
     rows: list[Row] = []
     for (operation, route), seconds_of in sorted(times.items(), key=lambda item: -sum(item[1])):
