@@ -166,6 +166,7 @@ class Settings(BaseSettings):
             wait_queue_multiple=self.wait_queue_multiple,
             slow_operation=self.slow_operation_ms / 1000,
             app_name=options_of(url).get("appname") or "sluice",
+            planned_connections=self.demand.connections,
         )
 
     def check_start(self) -> None:

@@ -50,4 +50,4 @@ def check(settings: Settings, *, again: bool = False) -> None:
 
 
 def _complain(error: SettingsError) -> None:
-    print(f"sluice: {error}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"sluice: {error}\n")

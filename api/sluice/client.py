@@ -57,6 +57,7 @@ class Sluice:
         self._observer: Observer | None = None
         self._heart: asyncio.Task[None] | None = None
         self._members: list[MemberStatus] = []
+        self._too_small: set[str] = set()
         self._counters = {pool.member: pool.counters for pool in previous.pools} if previous else {}
         self._operations = Operations(options.slow_operation, previous.operations if previous else [])
         self._starts = previous.starts + 1 if previous else 1
@@ -260,5 +261,20 @@ class Sluice:
                 if self._observer is None:
                     self._observer = Observer(self.options, f"{self.options.app_name}-{socket.gethostname()}-observer")
                 self._members = await self._observer.look(members)
+                self._compare_with_plan()
             except PyMongoError as error:
                 log.warning("the members' own view is not available: %s", error)
+
+    def _compare_with_plan(self) -> None:
+        """Warn once for each member that accepts fewer connections than the configuration may open."""
+        planned = self.options.planned_connections
+        for status in self._members:
+            limit = status.connection_limit
+            if limit is not None and planned > limit and status.member not in self._too_small:
+                self._too_small.add(status.member)
+                log.warning(
+                    "connection pool: %d connections may be opened to %s, which accepts %d",
+                    planned,
+                    status.member,
+                    limit,
+                )

@@ -10,7 +10,11 @@ Driver = Literal["pymongo", "motor"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How one worker connects to MongoDB. `monitoring_url` is for the members' own view and defaults to `url`."""
+    """How one worker connects to MongoDB.
+
+    `monitoring_url` is for the members' own view and defaults to `url`. `planned_connections` is what all workers may
+    open to each member (`budget.Demand`); a member that accepts fewer is warned about.
+    """
 
     url: str
     database: str
@@ -27,6 +31,7 @@ class Options:
     wait_queue_multiple: int = 5
     slow_operation: float = 0.1
     app_name: str = "sluice"
+    planned_connections: int = 0
 
     def __repr__(self) -> str:
         return f"Options(driver={self.driver!r}, database={self.database!r}, max_pool_size={self.max_pool_size})"

@@ -100,6 +100,13 @@ class MemberStatus:
     cache_max_bytes: int | None = None
     cache_dirty_bytes: int | None = None
 
+    @property
+    def connection_limit(self) -> int | None:
+        """How many connections the member accepts, everybody's."""
+        if self.connections_current is None or self.connections_available is None:
+            return None
+        return self.connections_current + self.connections_available
+
 
 @dataclass(slots=True)
 class PoolConfig:

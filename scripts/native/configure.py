@@ -82,6 +82,9 @@ def _supervisor(layout: Layout, choices: Choices) -> str:
         "STATS_DIR": str(layout.shared / "statistics"),
         "LOG_FILE": str(layout.logs / "api.log"),
         "PYTHONUNBUFFERED": "1",
+        # Gunicorn's usual 1000 would replace a worker every second of a load test, and halve what it carries.
+        "MAX_REQUESTS": os.environ.get("MAX_REQUESTS", "100000"),
+        "MAX_REQUESTS_JITTER": os.environ.get("MAX_REQUESTS_JITTER", "10000"),
     }
     if choices.driver:
         environment["MONGODB_DRIVER"] = choices.driver

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
+
 from sluice.budget import MONITORS
 from sluice.metrics import SluiceCollector, names
 from sluice.slots import Slot, read_all
@@ -136,6 +138,16 @@ async def test_the_members_own_view_shows_a_dead_member(open_sluice: OpenSluice,
     secondary = next(address for address in replica_set.addresses if address != replica_set.primary())
     replica_set.kill(secondary)
     await until(lambda: [s.member for s in sluice.snapshot().members if not s.up] == [secondary], 20)
+
+
+async def test_a_member_that_accepts_too_few_connections_is_warned_about_once(
+    open_sluice: OpenSluice, caplog: pytest.LogCaptureFixture
+) -> None:
+    sluice = await open_sluice(planned_connections=1_000_000)
+    await until(lambda: "1000000 connections may be opened to" in caplog.text, 15)
+    seen = sluice.snapshot().members[0].taken_at
+    await until(lambda: sluice.snapshot().members[0].taken_at > seen, 15)
+    assert caplog.text.count("1000000 connections may be opened to") == 3
 
 
 async def test_every_metric_is_exported_under_its_name(open_sluice: OpenSluice) -> None:
