@@ -41,7 +41,7 @@ def lifespan(settings: Settings, prepares: Sequence[Prepare]) -> Callable[[FastA
         sluice = Sluice(settings.options(), worker_slot.claim(settings.stats_dir), prepare=prepare)
         app.state.sluice = sluice
         await sluice.open()
-        await _wait_for(sluice, min(CONNECTING, sluice.options.server_selection_timeout))
+        await sluice.wait_until_prepared(min(CONNECTING, sluice.options.server_selection_timeout))
         try:
             yield
         finally:
@@ -53,11 +53,3 @@ def lifespan(settings: Settings, prepares: Sequence[Prepare]) -> Callable[[FastA
             worker_slot.release()
 
     return live
-
-
-async def _wait_for(sluice: Sluice, seconds: float) -> None:
-    """Until it's ready, or the time is over."""
-    clock = asyncio.get_running_loop()
-    end = clock.time() + seconds
-    while not sluice.ready and clock.time() < end:
-        await asyncio.sleep(0.01)

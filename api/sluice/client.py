@@ -50,7 +50,7 @@ class Sluice:
         self.slot = slot
         self.app_name = f"{options.app_name}-{socket.gethostname()}-{slot.number}"[:128]
         self._prepare = prepare
-        self._prepared = False
+        self._prepared = asyncio.Event()
         self._connected: Connected | None = None
         self._reaching: asyncio.Task[None] | None = None
         self._observing: asyncio.Task[None] | None = None
@@ -74,6 +74,14 @@ class Sluice:
         self._heart = asyncio.create_task(self._beat(), name="sluice-heart")
         self.slot.publish(self.snapshot())
 
+    async def wait_until_prepared(self, seconds: float) -> bool:
+        """Wait until MongoDB was reached for the first time, at most for so long; whether it was."""
+        try:
+            await asyncio.wait_for(self._prepared.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
     async def close(self) -> None:
         """Close every connection and free the slot."""
         for task in (self._heart, self._reaching, self._observing):
@@ -93,7 +101,7 @@ class Sluice:
     @property
     def ready(self) -> bool:
         """Whether this worker can serve: prepared, a primary known and its pool not paused. No I/O."""
-        return self._prepared and self._has_primary()
+        return self._prepared.is_set() and self._has_primary()
 
     @property
     def database(self) -> AsyncDatabase[Document]:
@@ -236,10 +244,10 @@ class Sluice:
             if self._connected is None:
                 self._connected = await connect(self.options, self.app_name, self._counters_of)
             await self.ping()
-            if not self._prepared:
+            if not self._prepared.is_set():
                 if self._prepare is not None:
                     await self._prepare(self.database)
-                self._prepared = True
+                self._prepared.set()
                 log.info("connection pool ready: %s driver, %s", self.options.driver, ", ".join(self.roles()))
         except (PyMongoError, OSError) as error:
             log.warning("connection pool not ready: %s: %s", type(error).__name__, str(error).split(", Timeout:")[0])
