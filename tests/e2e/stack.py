@@ -1,0 +1,294 @@
+"""The whole stack, started and stopped by the real scripts, in a folder and on ports of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from layout import Layout, Port
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCKS = ("api/requirements.lock", "scripts/requirements.lock")
+
+
+class Stack:
+    """One stack; its members are known by their ports."""
+
+    def __init__(self, home: Path) -> None:
+        first = free_ports(8)
+        settings = ("", "_API", "_NGINX_STATUS", "_NGINX_EXPORTER", "_PROMETHEUS", "_MONGO")
+        ports = [Port(f"SLUICE{name}_PORT", first + number) for number, name in enumerate(settings)]
+        mongo = ports[-1]
+        self.layout = Layout(
+            home=home,
+            http=ports[0],
+            api=ports[1],
+            nginx_status=ports[2],
+            nginx_exporter=ports[3],
+            prometheus=ports[4],
+            mongo=(mongo, Port(mongo.setting, mongo.number + 1), Port(mongo.setting, mongo.number + 2)),
+        )
+        self.environment = {
+            **os.environ,
+            "SLUICE_HOME": str(home),
+            **{port.setting: str(port.number) for port in ports},
+            "STATS_CACHE_MS": "0",  # each answer tells of its own instant
+        }
+        lend_venv(home)
+        lend_mongod(home)
+
+    @property
+    def home(self) -> Path:
+        return self.layout.home
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.layout.http.number}"
+
+    @property
+    def api_url(self) -> str:
+        """Past nginx."""
+        return f"http://127.0.0.1:{self.layout.api.number}"
+
+    @property
+    def prometheus_url(self) -> str:
+        return f"http://127.0.0.1:{self.layout.prometheus.number}"
+
+    @property
+    def statistics(self) -> Path:
+        return self.layout.shared / "statistics"
+
+    @property
+    def api_log(self) -> Path:
+        return self.layout.logs / "api.log"
+
+    @cached_property
+    def http(self) -> httpx.Client:
+        """Through nginx."""
+        return httpx.Client(base_url=self.url, timeout=20)
+
+    # The scripts
+
+    def script(self, name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run one of scripts/ on this stack, from a folder that isn't the repository's."""
+        return subprocess.run(
+            [str(ROOT / "scripts" / name), *arguments],
+            env=self.environment | environment,
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+
+    def up(self, *arguments: str) -> None:
+        done = self.script("up.sh", "-d", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def control(self, action: str, *programs: str) -> str:
+        """`supervisorctl`, as a person would use it."""
+        command = [str(self.home / "venv/bin/supervisorctl"), "-s", f"unix://{self.layout.socket}", action, *programs]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.strip()
+
+    def pid(self, program: str) -> int:
+        return int(self.control("pid", program))
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything whose command line names this stack's folder."""
+        found = psutil.process_iter(["cmdline"])
+        return [process for process in found if str(self.home) in " ".join(process.info["cmdline"] or ())]
+
+    # The API
+
+    def stats(self) -> dict[str, Any]:
+        answer = self.http.get("/connection-stats")
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()["connection_pool_stats"]
+        return found
+
+    def workers(self) -> dict[int, int]:
+        """Each live worker's slot and process id, as the statistics have them."""
+        return {worker["worker"]: worker["pid"] for worker in self.stats()["workers"]}
+
+    def wait_for_workers(self, *, without: set[int] | None = None) -> dict[int, int]:
+        """Wait for two ready workers, none of them one of these processes; their slots and process ids."""
+
+        def there() -> bool:
+            workers = self.stats()["workers"]
+            gone = without is None or not without & {worker["pid"] for worker in workers}
+            return len(workers) == 2 and gone and all(worker["ready"] for worker in workers)
+
+        until(there, 30)
+        return self.workers()
+
+    # MongoDB
+
+    def member(self, port: int, user: str = "monitoring") -> MongoClient[dict[str, Any]]:
+        """A client of this member alone."""
+        password = (self.layout.secrets / f"{user}_password").read_text()
+        return MongoClient(
+            "127.0.0.1",
+            port,
+            directConnection=True,
+            username=user,
+            password=password,
+            authSource="admin",
+            serverSelectionTimeoutMS=2000,
+        )
+
+    def primary(self) -> int | None:
+        """The port of the member that accepts writes now."""
+        for port in (port.number for port in self.layout.mongo):
+            try:
+                with MongoClient[dict[str, Any]](
+                    "127.0.0.1", port, directConnection=True, serverSelectionTimeoutMS=300, connectTimeoutMS=300
+                ) as client:
+                    if client.admin.command("hello")["isWritablePrimary"]:
+                        return port
+            except PyMongoError:
+                continue
+        return None
+
+    def wait_for_primary(self) -> int:
+        until(lambda: self.primary() is not None, 60)
+        port = self.primary()
+        assert port is not None
+        return port
+
+    def quicken_elections(self) -> None:
+        """Let the members miss a dead primary after 2 s instead of 10; nothing else waits for that in these tests."""
+        with self.member(self.wait_for_primary(), "admin") as client:
+            config = client.admin.command("replSetGetConfig")["config"]
+            config["version"] += 1
+            config["settings"] |= {"electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500}
+            client.admin.command("replSetReconfig", config)
+
+    def wait_until_whole(self) -> None:
+        """Wait for a primary with two secondaries and for both workers to see them so."""
+
+        def whole() -> bool:
+            answer = self.http.get("/health").json()
+            return answer["status"] == "ok" and answer["workers"] == 2 and self.primary() is not None
+
+        until(whole, 60)
+        self.wait_for_workers()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What wrk saw."""
+
+    requests: int
+    non_2xx: int
+    socket_errors: int
+
+
+class Wrk:
+    """wrk, asking for random users through nginx while the block runs, and a little longer."""
+
+    def __init__(self, stack: Stack, ids: list[str], *, seconds: int, connections: int = 32) -> None:
+        path = stack.home / "user_ids"
+        path.write_text("\n".join(ids))
+        script = Path(__file__).with_name("random_users.lua")
+        self._command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), stack.url]
+        self._environment = {**os.environ, "USER_IDS": str(path)}
+
+    def __enter__(self) -> Wrk:
+        self._process = subprocess.Popen(
+            self._command, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        return self
+
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
+    def result(self) -> Load:
+        """Wait for the end. What went wrong is counted, not raised."""
+        output, _ = self._process.communicate(timeout=60)
+        assert self._process.returncode == 0, output
+        requests, non_2xx, socket_errors = map(int, output.splitlines()[-1].split())
+        return Load(requests=requests, non_2xx=non_2xx, socket_errors=socket_errors)
+
+    def __exit__(self, *_: object) -> None:
+        if self.runs:
+            self._process.kill()
+            self._process.wait()
+
+
+def lend_venv(home: Path) -> None:
+    """Let up.sh find packages that are installed already: these tests', or those of the developer's own stack."""
+    wanted = hashlib.sha256(b"".join((ROOT / lock).read_bytes() for lock in LOCKS)).hexdigest()
+    for donor in (Path(sys.prefix), ROOT / ".sluice/venv"):
+        same = donor == Path(sys.prefix) or wanted in _text(donor / "locks.sha256")
+        if same and (donor / "bin/supervisord").exists():
+            venv = home / "venv"
+            venv.mkdir()
+            for name in ("bin", "lib", "pyvenv.cfg"):
+                (venv / name).symlink_to(donor / name)
+            (venv / "locks.sha256").write_text(f"{wanted}  -\n")
+            return
+
+
+def lend_mongod(home: Path) -> None:
+    """Let up.sh find the mongod that the tests have."""
+    for candidate in (os.environ.get("SLUICE_MONGOD"), ROOT / ".sluice/bin/mongod", shutil.which("mongod")):
+        if candidate and Path(candidate).is_file():
+            (home / "bin").mkdir()
+            (home / "bin/mongod").symlink_to(candidate)
+            return
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def free_ports(count: int) -> int:
+    """The first of so many free ports in a row, below those that the kernel gives to outgoing connections."""
+    while True:
+        first = random.randrange(20_000, 32_000)
+        if all(_is_free(port) for port in range(first, first + count)):
+            return first
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait until the condition holds; a refused or unexpected answer means that it doesn't yet."""
+    end = time.monotonic() + seconds
+    while True:
+        problem: Exception | None = None
+        try:
+            if condition():
+                return
+        except (httpx.HTTPError, PyMongoError, OSError, AssertionError, KeyError) as error:
+            problem = error
+        if time.monotonic() > end:
+            raise TimeoutError(f"it did not come true within {seconds:.0f} s: {problem or condition}")
+        time.sleep(0.05)
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
