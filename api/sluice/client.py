@@ -7,21 +7,33 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from pymongo.errors import PyMongoError
 
+from sluice.coalescing import Limits
 from sluice.drivers import Connected, Document, connect
 from sluice.errors import PoolUnavailable
 from sluice.observer import Observer
 from sluice.operations import Operations
 from sluice.options import Options
 from sluice.pools import name_of
+from sluice.reader import Reader
 from sluice.slots import Slot, read_all
-from sluice.snapshot import ANY_MEMBER, Counters, Gauges, MemberStatus, PoolConfig, PoolSnapshot, WorkerSnapshot
+from sluice.snapshot import (
+    ANY_MEMBER,
+    CoalescerStats,
+    Counters,
+    Gauges,
+    MemberStatus,
+    PoolConfig,
+    PoolSnapshot,
+    WorkerSnapshot,
+)
+from sluice.writer import Writer
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.client_session import AsyncClientSession
@@ -60,6 +72,10 @@ class Sluice:
         self._too_small: set[str] = set()
         self._counters = {pool.member: pool.counters for pool in previous.pools} if previous else {}
         self._operations = Operations(options.slow_operation, previous.operations if previous else [])
+        self._coalescing: list[Reader | Writer] = []
+        self._coalescers = {(stats.kind, stats.collection): stats for stats in previous.coalescers} if previous else {}
+        for stats in self._coalescers.values():
+            stats.in_flight = stats.waiting = 0  # ended with their worker
         self._starts = previous.starts + 1 if previous else 1
         self._started_at = time.time()
         self._loop_lag = 0.0
@@ -89,6 +105,8 @@ class Sluice:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
+        for coalescing in self._coalescing:
+            await coalescing.close()
         if self._connected is not None:
             await self._connected.close()
             self._connected = None
@@ -111,6 +129,23 @@ class Sluice:
     def collection(self, name: str) -> AsyncCollection[Document]:
         """Raises `PoolUnavailable`, as `database`."""
         return self.database[name]
+
+    def reader(
+        self, collection: str, *, projection: Mapping[str, Any] | None = None, limits: Limits | None = None
+    ) -> Reader:
+        """Coalesced point reads by `_id`. Raises `PoolUnavailable`, as `database`."""
+        reader = Reader(
+            self.database[collection], self._coalescer_stats("read", collection), projection=projection, limits=limits
+        )
+        self._coalescing.append(reader)
+        return reader
+
+    def writer(self, collection: str, *, limits: Limits | None = None) -> Writer:
+        """Coalesced inserts. Raises `PoolUnavailable`, as `database`."""
+        stats = self._coalescer_stats("write", collection)
+        writer = Writer(self.database[collection], stats, limits=limits)
+        self._coalescing.append(writer)
+        return writer
 
     def operation(self, collection: str, name: str) -> AbstractContextManager[None]:
         """Time the block as one operation; see `sluice.operations`."""
@@ -165,6 +200,7 @@ class Sluice:
             ),
             pools=[PoolSnapshot(member, self._gauges(member), counters) for member, counters in self._counters.items()],
             operations=self._operations.stats(),
+            coalescers=list(self._coalescers.values()),
             members=self._members,
         )
 
@@ -194,6 +230,9 @@ class Sluice:
         gauges = pool.gauges()
         gauges.eligible = member in usable
         return gauges
+
+    def _coalescer_stats(self, kind: str, collection: str) -> CoalescerStats:
+        return self._coalescers.setdefault((kind, collection), CoalescerStats(kind, collection))
 
     def _client(self) -> Connected:
         if self._connected is None:

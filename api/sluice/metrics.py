@@ -9,6 +9,7 @@ containers).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ from prometheus_client.registry import Collector
 from sluice.budget import Demand
 from sluice.histogram import BOUNDS, Histogram
 from sluice.slots import read_all
-from sluice.snapshot import Counters, Gauges, MemberStatus, WorkerSnapshot
+from sluice.snapshot import BATCH_SIZES, CoalescerStats, Counters, Gauges, MemberStatus, WorkerSnapshot
 from sluice.summary import server_view
 
 Source = TypeVar("Source")
@@ -67,6 +68,19 @@ OPERATION_LABELS = ("db_operation_name", "db_collection_name", "worker")
 OPERATION_DURATION = ("db_client_operation_duration_seconds", "Query execution time, queue wait included.")
 OPERATION_ERRORS = ("db_client_operation_errors_total", "Operations that ended with an error, by its class.")
 
+# Reads or writes of one collection that travel in batches.
+COALESCER_LABELS = ("kind", "db_collection_name", "worker")
+COALESCER_GAUGES: dict[str, tuple[str, Callable[[CoalescerStats], float]]] = {
+    "sluice_coalescing_in_flight": ("Batches that are in flight.", lambda c: c.in_flight),
+    "sluice_coalescing_waiting": ("Operations that wait for a batch.", lambda c: c.waiting),
+}
+COALESCER_COUNTERS: dict[str, tuple[str, Callable[[CoalescerStats], float]]] = {
+    "sluice_coalescing_operations_total": ("Operations that callers asked for.", lambda c: c.operations),
+    "sluice_coalescing_refused_total": ("Operations refused since too many waited.", lambda c: c.refused),
+}
+BATCH_SIZE = ("sluice_coalescing_batch_size", "Operations in one batch; its count is what was really sent.")
+BATCH_WAIT = ("sluice_coalescing_wait_time_seconds", "Time that an operation waited for its batch to leave.")
+
 # One worker.
 WORKERS: dict[str, tuple[str, Callable[[WorkerSnapshot], float]]] = {
     "sluice_worker_ready": ("1 when the worker can serve.", lambda w: w.ready),
@@ -101,10 +115,12 @@ MEMBER_OPERATIONS = ("mongodb_member_operations_total", "Operations since its st
 
 def names() -> set[str]:
     """The name of every metric here, as Prometheus stores it (a histogram without its suffixes)."""
-    tables = (GAUGES, COUNTERS, HISTOGRAMS, LIMITS, WORKERS, WORKER_COUNTERS, MEMBERS)
+    tables = (
+        GAUGES, COUNTERS, HISTOGRAMS, LIMITS, COALESCER_GAUGES, COALESCER_COUNTERS, WORKERS, WORKER_COUNTERS, MEMBERS,
+    )  # fmt: skip
     single = (
         CLOSED, COUNT, OPERATION_DURATION, OPERATION_ERRORS, DEMAND, BUDGET, MEMBER_UP, MEMBER_CONNECTIONS_CREATED,
-        MEMBER_ROLE, MEMBER_OPERATIONS,
+        MEMBER_ROLE, MEMBER_OPERATIONS, BATCH_SIZE, BATCH_WAIT,
     )  # fmt: skip
     return {name for table in tables for name in table} | {name for name, _ in single}
 
@@ -126,6 +142,7 @@ class SluiceCollector(Collector):
         yield from self._pool_gauges(alive)
         yield from self._pool_counters(workers)
         yield from _operations(workers)
+        yield from _coalescers(workers)
         yield from _gauges(WORKERS, alive, WORKER_LABELS, lambda worker: (str(worker.slot),))
         for name, (help_text, value) in WORKER_COUNTERS.items():
             yield _filled(
@@ -191,6 +208,33 @@ def _operations(workers: Sequence[WorkerSnapshot]) -> Iterator[Family]:
     yield errors
 
 
+def _coalescers(workers: Sequence[WorkerSnapshot]) -> Iterator[Family]:
+    rows = [
+        (worker.alive, _coalescer_labels(worker, stats), stats) for worker in workers for stats in worker.coalescers
+    ]
+    for name, (help_text, value) in COALESCER_GAUGES.items():
+        yield _filled(
+            GaugeMetricFamily(name, help_text, labels=COALESCER_LABELS),
+            [(labels, value(stats)) for alive, labels, stats in rows if alive],
+        )
+    for name, (help_text, value) in COALESCER_COUNTERS.items():
+        yield _filled(
+            CounterMetricFamily(name, help_text, labels=COALESCER_LABELS),
+            [(labels, value(stats)) for _, labels, stats in rows],
+        )
+    sizes = HistogramMetricFamily(*BATCH_SIZE, labels=COALESCER_LABELS)
+    waits = HistogramMetricFamily(*BATCH_WAIT, labels=COALESCER_LABELS)
+    for _, labels, stats in rows:
+        sizes.add_metric(labels, _buckets(BATCH_SIZES, stats.sizes), stats.operations)
+        _add_histogram(waits, labels, stats.waits)
+    yield sizes
+    yield waits
+
+
+def _coalescer_labels(worker: WorkerSnapshot, stats: CoalescerStats) -> tuple[str, str, str]:
+    return (stats.kind, stats.collection, str(worker.slot))
+
+
 def _members(statuses: Sequence[MemberStatus]) -> Iterator[Family]:
     yield _filled(
         GaugeMetricFamily(*MEMBER_UP, labels=MEMBER_LABELS), [((status.member,), status.up) for status in statuses]
@@ -231,8 +275,10 @@ def _filled(
 
 
 def _add_histogram(family: HistogramMetricFamily, labels: Sequence[str], histogram: Histogram) -> None:
-    seen, buckets = 0, []
-    for bound, count in zip((*map(str, BOUNDS), "+Inf"), histogram.counts, strict=True):
-        seen += count
-        buckets.append((bound, float(seen)))
-    family.add_metric(labels, buckets, histogram.total)
+    family.add_metric(labels, _buckets(BOUNDS, histogram.counts), histogram.total)
+
+
+def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    """Counts up to and including each bound, as Prometheus wants them."""
+    names = [str(float(bound)) for bound in bounds]
+    return list(zip([*names, "+Inf"], map(float, accumulate(counts)), strict=True))

@@ -6,6 +6,7 @@ Gauges (`Gauges`, the worker's own figures) describe now and end with the worker
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -83,6 +84,32 @@ class OperationStats:
     errors: dict[str, int] = field(default_factory=dict)
 
 
+BATCH_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+"""Upper bounds of the buckets that batches are counted in by their size; a larger one counts in one more."""
+
+
+@dataclass(slots=True)
+class CoalescerStats:
+    """Reads or writes of one collection that travel in batches; `in_flight` and `waiting` are now, the rest since the
+    start. `operations` less `batches` is what coalescing has saved."""
+
+    kind: str
+    collection: str
+    in_flight: int = 0
+    waiting: int = 0
+    operations: int = 0
+    batches: int = 0
+    refused: int = 0
+    sizes: list[int] = field(default_factory=lambda: [0] * (len(BATCH_SIZES) + 1))
+    waits: Histogram = field(default_factory=Histogram)
+
+    def count(self, size: int) -> None:
+        """One batch of so many operations leaves."""
+        self.batches += 1
+        self.operations += size
+        self.sizes[bisect_left(BATCH_SIZES, size)] += 1
+
+
 @dataclass(slots=True)
 class MemberStatus:
     """What a member reports of itself; None where the monitoring user may not ask or the member doesn't say."""
@@ -138,6 +165,7 @@ class WorkerSnapshot:
     pool_config: PoolConfig
     pools: list[PoolSnapshot]
     operations: list[OperationStats]
+    coalescers: list[CoalescerStats]
     members: list[MemberStatus]
     alive: Annotated[bool, Field(exclude=True)] = True
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sluice.histogram import Histogram
-from sluice.snapshot import Counters, Gauges, MemberStatus, PoolConfig, WorkerSnapshot
+from sluice.snapshot import CoalescerStats, Counters, Gauges, MemberStatus, PoolConfig, WorkerSnapshot
 
 _Row = tuple[Gauges | None, Counters]
 
@@ -74,6 +74,22 @@ class WorkerSummary:
 
 
 @dataclass(slots=True, kw_only=True)
+class CoalescingSummary:
+    """Reads or writes of one collection: `operations` were asked for, `batches` were sent, which saved the rest."""
+
+    kind: str
+    collection: str
+    operations: int
+    batches: int
+    saved: int
+    in_flight: int
+    waiting: int
+    refused: int
+    mean_batch_size: float
+    wait_time: Durations
+
+
+@dataclass(slots=True, kw_only=True)
 class ContainerSummary:
     """`pool_config` holds the limits of each pool; `server_view` is what the members report of everybody's use."""
 
@@ -82,6 +98,7 @@ class ContainerSummary:
     driver: str | None
     members: list[MemberSummary]
     workers: list[WorkerSummary]
+    coalescing: list[CoalescingSummary]
     server_view: list[MemberStatus]
 
 
@@ -100,6 +117,7 @@ def summarize(snapshots: Sequence[WorkerSnapshot]) -> ContainerSummary:
         driver=alive[0].driver if alive else None,
         members=[MemberSummary(member=member, pool=_added(rows)) for member, rows in sorted(by_member.items())],
         workers=[_worker(snapshot, now) for snapshot in alive],
+        coalescing=_coalescing(snapshots),
         server_view=server_view(alive),
     )
 
@@ -111,6 +129,34 @@ def server_view(snapshots: Iterable[WorkerSnapshot]) -> list[MemberStatus]:
         if status.member not in newest or newest[status.member].taken_at < status.taken_at:
             newest[status.member] = status
     return [newest[member] for member in sorted(newest)]
+
+
+def _coalescing(snapshots: Sequence[WorkerSnapshot]) -> list[CoalescingSummary]:
+    by_name: dict[tuple[str, str], list[tuple[bool, CoalescerStats]]] = {}
+    for snapshot in snapshots:
+        for stats in snapshot.coalescers:
+            by_name.setdefault((stats.collection, stats.kind), []).append((snapshot.alive, stats))
+    summaries = []
+    for (collection, kind), rows in sorted(by_name.items()):
+        operations, batches = sum(stats.operations for _, stats in rows), sum(stats.batches for _, stats in rows)
+        waits = Histogram()
+        for _, stats in rows:
+            waits.add(stats.waits)
+        summaries.append(
+            CoalescingSummary(
+                kind=kind,
+                collection=collection,
+                operations=operations,
+                batches=batches,
+                saved=operations - batches,
+                in_flight=sum(stats.in_flight for alive, stats in rows if alive),
+                waiting=sum(stats.waiting for alive, stats in rows if alive),
+                refused=sum(stats.refused for _, stats in rows),
+                mean_batch_size=operations / batches if batches else 0.0,
+                wait_time=_durations(waits),
+            )
+        )
+    return summaries
 
 
 def _worker(snapshot: WorkerSnapshot, now: float) -> WorkerSummary:

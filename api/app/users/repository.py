@@ -15,6 +15,8 @@ from app.errors import DOCUMENT_VALIDATION, DUPLICATE_KEY
 from app.users.listing import Listing
 from app.users.model import SCHEMA, NewUser, Page, User, UserChange
 from sluice.client import Sluice
+from sluice.reader import Reader
+from sluice.writer import Writer
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.collection import AsyncCollection
@@ -63,11 +65,19 @@ class Users:
         """Made once there is a client. Raises `PoolUnavailable` before."""
         return self._sluice.collection(COLLECTION)
 
+    @cached_property
+    def _reader(self) -> Reader:
+        return self._sluice.reader(COLLECTION)
+
+    @cached_property
+    def _writer(self) -> Writer:
+        return self._sluice.writer(COLLECTION)
+
     async def create(self, new: NewUser) -> User:
         """Raises `DuplicateKeyError` when the e-mail address is taken."""
         document = _document(new, _now())
         with self._sluice.operation(COLLECTION, "insert_one"):
-            await self._collection.insert_one(document)
+            await self._writer.insert(document)
         return User.of(document)
 
     async def create_many(self, new: Sequence[NewUser]) -> list[ObjectId | int]:
@@ -89,7 +99,7 @@ class Users:
 
     async def get(self, user_id: ObjectId) -> User | None:
         with self._sluice.operation(COLLECTION, "find_one"):
-            document = await self._collection.find_one({"_id": user_id})
+            document = await self._reader.get(user_id)
         return User.of(document) if document is not None else None
 
     async def list(self, listing: Listing) -> Page:

@@ -153,7 +153,7 @@ async def test_a_member_that_accepts_too_few_connections_is_warned_about_once(
 async def test_every_metric_is_exported_under_its_name(open_sluice: OpenSluice) -> None:
     sluice = await open_sluice()
     with sluice.operation("slow", "find_one"):
-        await quick(sluice)
+        await sluice.reader("slow").get(1)
     await until(lambda: len(sluice.snapshot().members) == 3, 15)
     sluice.slot.publish(sluice.snapshot())
     families = list(SluiceCollector(sluice.slot.directory, "main").collect())

@@ -1,0 +1,175 @@
+"""Batches: what arrives while others are in flight leaves together, as soon as a lane is free.
+
+A batch never waits for company. Nothing is answered from a batch that had left before it arrived, so a read that
+starts after a write was acknowledged sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import copy
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from sluice import deadline, timings
+from sluice.errors import PoolUnavailable, QueueFull
+from sluice.snapshot import CoalescerStats
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """`lanes`: operations in flight at once. `batch`: items in one of them, `batch_bytes`: their encoded size.
+    `waiting`: items that may wait for a lane before the next is refused."""
+
+    lanes: int = 2
+    batch: int = 500
+    batch_bytes: int = 4 << 20
+    waiting: int = 5_000
+
+
+@dataclass(slots=True, eq=False)
+class Entry(Generic[Item, Result]):
+    """One caller's item on its way, and what will become of it."""
+
+    item: Item
+    size: int
+    until: float | None
+    arrived: float
+    future: asyncio.Future[Result]
+    left: float = 0.0
+
+
+Run = Callable[[Sequence[Entry[Item, Result]]], Awaitable[None]]
+
+
+class Coalescer(Generic[Item, Result]):
+    """Sends what waits in batches of one task each; belongs to one event loop.
+
+    `run` gets a batch and settles its entries' futures; whatever it raises goes to those that it left unsettled.
+    """
+
+    def __init__(self, stats: CoalescerStats, limits: Limits, run: Run[Item, Result]) -> None:
+        self.stats = stats
+        self.limits = limits
+        self._run = run
+        self._waiting: deque[Entry[Item, Result]] = deque()
+        self._batches: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def take_lane(self) -> bool:
+        """Take a lane for an operation of one's own, if nobody waits for one. `leave_lane` gives it back."""
+        if self._waiting or self.stats.in_flight >= self.limits.lanes or self._closed:
+            return False
+        self.stats.in_flight += 1
+        self.stats.count(1)
+        return True
+
+    def leave_lane(self) -> None:
+        self.stats.in_flight -= 1
+        if self._waiting:
+            self._depart()
+
+    async def join(self, item: Item, size: int) -> Result:
+        """Wait for a batch and for what becomes of the item in it.
+
+        Raises `QueueFull` when too many wait, `PoolUnavailable` once closed, and what became of the item.
+        """
+        if self._closed:
+            raise PoolUnavailable("the MongoDB client is closed")
+        if len(self._waiting) >= self.limits.waiting:
+            self.stats.refused += 1
+            raise QueueFull(f"{self.stats.collection}: {self.limits.waiting} operations wait for a batch")
+        left = deadline.remaining()
+        now = time.monotonic()
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        entry = Entry(item, size, None if left is None else now + left, now, future)
+        self._waiting.append(entry)
+        self.stats.waiting = len(self._waiting)
+        if self.stats.in_flight < self.limits.lanes:
+            self._depart()
+        result = await future
+        request = timings.current()
+        if request is not None:
+            request.queue_wait += entry.left - now
+        return result
+
+    async def close(self) -> None:
+        """Send away whoever waits, and wait for the batches that have left."""
+        self._closed = True
+        for entry in self._waiting:
+            if not entry.future.done():
+                entry.future.set_exception(PoolUnavailable("the MongoDB client was closed"))
+        self._waiting.clear()
+        self.stats.waiting = 0
+        if self._batches:
+            await asyncio.wait(self._batches)
+
+    def _depart(self) -> None:
+        """Send batches while there are lanes and callers that still want an answer."""
+        while self.stats.in_flight < self.limits.lanes:
+            batch = self._next_batch()
+            if not batch:
+                return
+            self.stats.in_flight += 1
+            self.stats.count(len(batch))
+            # A context of its own: no caller's deadline, cancellation or timings reach the others through it.
+            task = asyncio.create_task(self._travel(batch), context=contextvars.Context())
+            self._batches.add(task)
+            task.add_done_callback(self._batches.discard)
+
+    def _next_batch(self) -> list[Entry[Item, Result]]:
+        batch: list[Entry[Item, Result]] = []
+        size = 0
+        while self._waiting and len(batch) < self.limits.batch:
+            entry = self._waiting[0]
+            if batch and size + entry.size > self.limits.batch_bytes:
+                break
+            self._waiting.popleft()
+            if not entry.future.done():  # else cancelled meanwhile
+                batch.append(entry)
+                size += entry.size
+        self.stats.waiting = len(self._waiting)
+        return batch
+
+    async def _travel(self, batch: list[Entry[Item, Result]]) -> None:
+        now = time.monotonic()
+        for entry in batch:
+            entry.left = now
+            self.stats.waits.observe(now - entry.arrived)
+        try:
+            untils = [entry.until for entry in batch]
+            latest = None if None in untils else max(until for until in untils if until is not None)
+            if latest is None:
+                await self._run(batch)
+            else:  # each caller keeps its own; together they need no more than the latest
+                async with deadline.limit(max(0.001, latest - now)):
+                    await self._run(batch)
+        except BaseException as error:
+            for entry in batch:
+                if not entry.future.done():
+                    entry.future.set_exception(_own(error))
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self.leave_lane()
+
+
+def _own(error: BaseException) -> BaseException:
+    """Each caller raises an exception of its own, so that tracebacks don't grow into each other."""
+    try:
+        twin = copy.copy(error)
+    except Exception:  # one that can't be made again from its arguments
+        return error
+    twin.__cause__ = error
+    return twin

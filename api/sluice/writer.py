@@ -1,0 +1,96 @@
+"""`Writer`: single inserts that arrive while others are in flight are sent as one unordered `insert_many`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import bson
+from bson import ObjectId
+from bson.raw_bson import RawBSONDocument
+from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteConcernError, WriteError, WTimeoutError
+
+from sluice.coalescing import Coalescer, Entry, Limits
+from sluice.snapshot import CoalescerStats
+
+if TYPE_CHECKING:
+    from pymongo.asynchronous.collection import AsyncCollection
+
+Document = dict[str, Any]
+
+LARGEST_BATCHED = 1 << 20
+"""Bytes; a larger document goes alone, and meets the server's own limit there."""
+DUPLICATE_KEY_CODES = frozenset({11000, 11001, 12582})
+
+
+class Writer:
+    """Inserts documents into one collection, each with an outcome of its own. Made by `Sluice.writer`.
+
+    An insert is acknowledged as the collection's write concern says. When a batch's outcome is unknown, every caller in
+    it is told so with the driver's error.
+    """
+
+    def __init__(
+        self, collection: AsyncCollection[Document], stats: CoalescerStats, *, limits: Limits | None = None
+    ) -> None:
+        self._collection = collection
+        self._coalescer: Coalescer[RawBSONDocument, None] = Coalescer(stats, limits or Limits(), self._insert)
+
+    async def insert(self, document: Document) -> Any:
+        """Insert a document; its `_id`, which it is given if it has none.
+
+        Raises what a single `insert_one` raises (`DuplicateKeyError`, `WriteError`, …), `QueueFull` when too many
+        inserts wait, and at once what can't be encoded.
+        """
+        if "_id" not in document:
+            document["_id"] = ObjectId()
+        if self._coalescer.take_lane():
+            try:
+                await self._collection.insert_one(document)
+            finally:
+                self._coalescer.leave_lane()
+            return document["_id"]
+        encoded = bson.encode(document, codec_options=self._collection.codec_options)
+        if len(encoded) > LARGEST_BATCHED:
+            await self._collection.insert_one(document)
+        else:
+            await self._coalescer.join(RawBSONDocument(encoded, self._raw_options()), len(encoded))
+        return document["_id"]
+
+    async def close(self) -> None:
+        await self._coalescer.close()
+
+    def _raw_options(self) -> bson.CodecOptions[RawBSONDocument]:
+        return self._collection.codec_options.with_options(document_class=RawBSONDocument)
+
+    async def _insert(self, batch: Sequence[Entry[RawBSONDocument, None]]) -> None:
+        failures: dict[int, Mapping[str, Any]] = {}
+        unconfirmed: Mapping[str, Any] | None = None
+        try:
+            await self._collection.insert_many([entry.item for entry in batch], ordered=False)
+        except BulkWriteError as error:
+            details = error.details or {}
+            failures = {failure["index"]: failure for failure in details.get("writeErrors", ())}
+            unconfirmed = next(iter(details.get("writeConcernErrors", ())), None)
+        for number, entry in enumerate(batch):
+            if entry.future.done():
+                continue
+            if number in failures:
+                entry.future.set_exception(_write_error(failures[number]))
+            elif unconfirmed is not None:
+                entry.future.set_exception(_write_concern_error(unconfirmed))
+            else:
+                entry.future.set_result(None)
+
+
+def _write_error(failure: Mapping[str, Any]) -> WriteError:
+    """As the driver makes it of a single insert's failure."""
+    details = {name: value for name, value in failure.items() if name not in ("index", "op")} | {"index": 0}
+    kind = DuplicateKeyError if failure.get("code") in DUPLICATE_KEY_CODES else WriteError
+    return kind(failure.get("errmsg", ""), failure.get("code"), details)
+
+
+def _write_concern_error(failure: Mapping[str, Any]) -> WriteConcernError:
+    timed_out = (failure.get("errInfo") or {}).get("wtimeout")
+    kind = WTimeoutError if timed_out else WriteConcernError
+    return kind(failure.get("errmsg", ""), failure.get("code"), dict(failure))
