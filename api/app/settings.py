@@ -67,6 +67,10 @@ class Settings(BaseSettings):
     wait_queue_timeout_ms: Milliseconds = 5_000
     wait_queue_multiple: Count = 5
 
+    coalesce_lanes: Annotated[int, Field(ge=1, le=1_000)] = 2
+    coalesce_batch: Annotated[int, Field(ge=1, le=10_000)] = 500
+    coalesce_batch_bytes: Annotated[int, Field(ge=1_024, le=32 << 20)] = 4 << 20
+
     timeout_profile: TimeoutProfile = "default"
     connect_timeout_ms: Milliseconds = 5_000
     socket_timeout_ms: Milliseconds = 10_000
@@ -164,6 +168,9 @@ class Settings(BaseSettings):
             heartbeat_frequency=self.heartbeat_frequency_ms / 1000,
             wait_queue_timeout=self.wait_queue_timeout_ms / 1000,
             wait_queue_multiple=self.wait_queue_multiple,
+            lanes=self.coalesce_lanes,
+            batch=self.coalesce_batch,
+            batch_bytes=self.coalesce_batch_bytes,
             slow_operation=self.slow_operation_ms / 1000,
             app_name=options_of(url).get("appname") or "sluice",
             planned_connections=self.demand.connections,

@@ -73,6 +73,9 @@ class Sluice:
         self._counters = {pool.member: pool.counters for pool in previous.pools} if previous else {}
         self._operations = Operations(options.slow_operation, previous.operations if previous else [])
         self._coalescing: list[Reader | Writer] = []
+        self._limits = Limits(
+            lanes=options.lanes, batch=options.batch, batch_bytes=options.batch_bytes, waiting=options.queue_limit
+        )
         self._coalescers = {(stats.kind, stats.collection): stats for stats in previous.coalescers} if previous else {}
         for stats in self._coalescers.values():
             stats.in_flight = stats.waiting = 0  # ended with their worker
@@ -143,7 +146,7 @@ class Sluice:
     def writer(self, collection: str, *, limits: Limits | None = None) -> Writer:
         """Coalesced inserts. Raises `PoolUnavailable`, as `database`."""
         stats = self._coalescer_stats("write", collection)
-        writer = Writer(self.database[collection], stats, limits=limits)
+        writer = Writer(self.database[collection], stats, limits=limits or self._limits)
         self._coalescing.append(writer)
         return writer
 

@@ -13,7 +13,8 @@ class Options:
     """How one worker connects to MongoDB.
 
     `monitoring_url` is for the members' own view and defaults to `url`. `planned_connections` is what all workers may
-    open to each member (`budget.Demand`); a member that accepts fewer is warned about.
+    open to each member (`budget.Demand`); a member that accepts fewer is warned about. `lanes`, `batch` and
+    `batch_bytes` are the limits of coalesced reads and writes (`coalescing.Limits`).
     """
 
     url: str
@@ -30,6 +31,9 @@ class Options:
     wait_queue_timeout: float = 5.0
     wait_queue_multiple: int = 5
     slow_operation: float = 0.1
+    lanes: int = 2
+    batch: int = 500
+    batch_bytes: int = 4 << 20
     app_name: str = "sluice"
     planned_connections: int = 0
 
