@@ -34,6 +34,8 @@ from sluice.errors import DeadlineExceeded, PoolUnavailable, QueueFull, QueueTim
 
 # https://github.com/mongodb/specifications/blob/master/source/server-discovery-and-monitoring/
 NOT_PRIMARY_CODES = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
+KEY_NOT_FOUND = 211
+"""A member that has just started can't check the cluster time that the driver sends with each command yet."""
 DUPLICATE_KEY = 11000
 DOCUMENT_VALIDATION = 121
 REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -92,6 +94,7 @@ TABLE: tuple[tuple[Match, Kind], ...] = (
     (_all_duplicates, DUPLICATE),
     (_is(WTimeoutError), WRITE_TIMEOUT),
     (lambda error: isinstance(error, WriteConcernError) and error.code in NOT_PRIMARY_CODES, NOT_PRIMARY),
+    (lambda error: KEY_NOT_FOUND in _codes(error), NOT_PRIMARY),
     (_labelled("SystemOverloadedError"), OVERLOADED),
     (_labelled("TransientTransactionError"), TRANSIENT),
     (lambda error: DOCUMENT_VALIDATION in _codes(error), REFUSED_DOCUMENT),

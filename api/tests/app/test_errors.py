@@ -37,6 +37,7 @@ def bulk(*codes: int) -> driver.BulkWriteError:
         (bulk(11000, 2), 500, "internal-server-error", None),
         (driver.WTimeoutError("waiting", 64), 504, "write-concern-timeout", None),
         (driver.WriteConcernError("stepped down", 10107), 503, "not-primary", 2),
+        (driver.OperationFailure("No keys found for HMAC", 211), 503, "not-primary", 2),
         (driver.WriteConcernError("odd", 100), 500, "internal-server-error", None),
         (labelled(driver.OperationFailure("busy", 462), "SystemOverloadedError"), 503, "overloaded", 1),
         (
