@@ -22,6 +22,7 @@ def stack() -> Iterator[Stack]:
         stack.up()
         stack.quicken_elections()
         yield stack
+        assert stack.torn_lines() == []
         down = stack.script("down.sh", "--purge")
         assert down.returncode == 0, down.stderr
         assert [process.cmdline() for process in stack.processes()] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -24,6 +25,11 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 ROOT = Path(__file__).resolve().parents[2]
+LINE = re.compile(
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \| [A-Z]+ \| worker=(\d+|-) request=\S+( trace=[0-9a-f]{32})?"
+    r" \| [\w.]+:[\w<>]+:\d+ - .*"
+)
+TRACEBACK = re.compile(r"Traceback \(most|\s|[\w.]+(: |$)|$|During handling|The above")
 LOCKS = ("api/requirements.lock", "scripts/requirements.lock")
 
 
@@ -31,7 +37,7 @@ class Stack:
     """One stack; its members are known by their ports."""
 
     def __init__(self, home: Path) -> None:
-        first = free_ports(8)
+        first = free_ports_in_a_row(8)
         settings = ("", "_API", "_NGINX_STATUS", "_NGINX_EXPORTER", "_PROMETHEUS", "_MONGO")
         ports = [Port(f"SLUICE{name}_PORT", first + number) for number, name in enumerate(settings)]
         mongo = ports[-1]
@@ -112,6 +118,11 @@ class Stack:
         """Everything whose command line names this stack's folder."""
         found = psutil.process_iter(["cmdline"])
         return [process for process in found if str(self.home) in " ".join(process.info["cmdline"] or ())]
+
+    def torn_lines(self) -> list[str]:
+        """Lines of the API's log that aren't whole, tracebacks apart."""
+        lines = self.api_log.read_text().splitlines() if self.api_log.exists() else []
+        return [line for line in lines if not LINE.fullmatch(line) and not TRACEBACK.match(line)]
 
     # The API
 
@@ -258,7 +269,7 @@ def _text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def free_ports(count: int) -> int:
+def free_ports_in_a_row(count: int) -> int:
     """The first of so many free ports in a row, below those that the kernel gives to outgoing connections."""
     while True:
         first = random.randrange(20_000, 32_000)

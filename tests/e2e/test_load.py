@@ -81,7 +81,11 @@ def test_at_rest_each_member_reports_what_each_worker_does(stack: Stack, driver:
     monitors = 2
 
     def agree() -> bool:
-        before, members, after = reported_by_workers(stack), reported_by_members(stack, apps), reported_by_workers(stack)
+        before, members, after = (
+            reported_by_workers(stack),
+            reported_by_members(stack, apps),
+            reported_by_workers(stack),
+        )
         assert before == after, "not at rest"
         ours = {key: count + monitors for key, count in before.items()}
         assert dict(members) == ours, f"members say {dict(members)}, workers {ours}"

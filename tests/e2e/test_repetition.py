@@ -14,7 +14,7 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 
 import httpx
 import pytest
-from stack import Stack, free_ports, until
+from stack import Stack, free_ports_in_a_row, until
 
 
 class Deaf(ThreadingTCPServer):
@@ -51,7 +51,7 @@ def api() -> Iterator[Deaf]:
 @pytest.fixture
 def nginx(stack: Stack, api: Deaf, tmp_path: Path) -> Iterator[str]:
     """The stack's own configuration, another port, and the deaf API behind; its address."""
-    port = free_ports(2)
+    port = free_ports_in_a_row(2)
     shutil.copytree(stack.home / "nginx/conf", tmp_path / "conf")
     (tmp_path / "logs").mkdir()
     for name, old, new in (

@@ -1,0 +1,75 @@
+"""up.sh and down.sh, beside a stack that runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from stack import Stack
+
+
+@pytest.fixture
+def other(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
+    """A second stack, that never gets to run."""
+    other = Stack(tmp_path)
+    yield other
+    assert other.processes() == []
+
+
+def test_up_again_changes_nothing(stack: Stack) -> None:
+    workers = stack.wait_for_workers()
+    programs = stack.control("status")
+    pids = {line.split()[0]: stack.pid(line.split()[0]) for line in programs.splitlines()}
+    assert len(pids) == 7
+    stack.up("--driver", stack.stats()["driver"])
+    assert {name: stack.pid(name) for name in pids} == pids
+    assert stack.workers() == workers
+
+
+@pytest.mark.parametrize(
+    ("setting", "program"),
+    [
+        ("SLUICE_PORT", "nginx"),
+        ("SLUICE_API_PORT", "api"),
+        ("SLUICE_NGINX_STATUS_PORT", "nginx's status"),
+        ("SLUICE_NGINX_EXPORTER_PORT", "nginx-exporter"),
+        ("SLUICE_PROMETHEUS_PORT", "prometheus"),
+        ("SLUICE_MONGO_PORT", "mongod"),
+    ],
+)
+def test_a_taken_port_is_refused_in_one_line(stack: Stack, other: Stack, setting: str, program: str) -> None:
+    taken = stack.environment[setting]
+    done = other.script("up.sh", "-d", **{setting: taken})
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"up: port {taken} for {program}")
+    assert line.endswith(f"choose another with {setting}")
+    owner = re.search(r" by \S+ \(process (\d+)\)", line)
+    assert owner is not None
+    assert psutil.pid_exists(int(owner[1]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"MIN_POOL_SIZE": "200"}, "up: MIN_POOL_SIZE=200: allowed is 0 to MAX_POOL_SIZE, which is 100"),
+        ({"MONGODB_DRIVER": "mongoose"}, "up: MONGODB_DRIVER='mongoose': allowed is pymongo or motor"),
+        ({"SLUICE_PORT": "http"}, "up: SLUICE_PORT='http': allowed is a port, 1 to 65535"),
+    ],
+)
+def test_a_wrong_setting_stops_the_start_in_one_line(other: Stack, settings: dict[str, str], line: str) -> None:
+    done = other.script("up.sh", "-d", **settings)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert done.stderr.startswith(line)
+
+
+def test_down_stops_only_its_own(stack: Stack, other: Stack) -> None:
+    workers = stack.wait_for_workers()
+    done = other.script("down.sh", "--purge")
+    assert done.returncode == 0, done.stderr
+    assert "nothing is running" in done.stdout
+    assert stack.workers() == workers
+    assert stack.http.get("/health/ready").status_code == 200
