@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from pymongo.errors import ExecutionTimeout
@@ -35,27 +35,37 @@ class _Deadline:
 _current: ContextVar[_Deadline | None] = ContextVar("sluice_deadline", default=None)
 
 
-@asynccontextmanager
-async def limit(seconds: float) -> AsyncIterator[None]:
-    """Give the block `seconds`; within another limit the shorter one counts.
+class limit:  # noqa: N801 used like asyncio.timeout, and for every request: a generator would cost twice as much
+    """Give an `async with` block `seconds`; within another limit the shorter one counts.
 
     Raises `DeadlineExceeded` when the time is over, after the block was cancelled.
     """
-    outer = _current.get()
-    when = time.monotonic() + seconds
-    if outer is not None and outer.when <= when:
-        yield
-        return
-    token = _current.set(_Deadline(when, min(MARGIN_MOST, MARGIN_SHARE * seconds)))
-    try:
-        async with asyncio.timeout(seconds) as scope:
-            yield
-    except TimeoutError as error:
-        if not scope.expired():
-            raise
-        raise DeadlineExceeded(f"the request's {seconds * 1000:.0f} ms are used up") from error
-    finally:
-        _current.reset(token)
+
+    __slots__ = ("_scope", "_seconds", "_token")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._scope: asyncio.Timeout | None = None
+
+    async def __aenter__(self) -> None:
+        outer = _current.get()
+        when = time.monotonic() + self._seconds
+        if outer is not None and outer.when <= when:
+            return
+        self._token = _current.set(_Deadline(when, min(MARGIN_MOST, MARGIN_SHARE * self._seconds)))
+        self._scope = asyncio.timeout(self._seconds)
+        await self._scope.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._scope is None:
+            return
+        _current.reset(self._token)
+        try:
+            await self._scope.__aexit__(kind, error, trace)
+        except TimeoutError as timeout:
+            raise DeadlineExceeded(f"the request's {self._seconds * 1000:.0f} ms are used up") from timeout
 
 
 def remaining() -> float | None:

@@ -20,13 +20,13 @@ import motor.core
 import motor.frameworks.asyncio
 import pymongo
 from motor.metaprogramming import create_class_with_framework
-from pymongo import AsyncMongoClient
 from pymongo.asynchronous import pool as asynchronous
 from pymongo.synchronous import pool as synchronous
 
 from sluice.errors import PoolUnavailable
 from sluice.options import Options
 from sluice.pools import Address, AsyncPool, MemberPool, SyncPool, already_waited, name_of
+from sluice.selection import AsyncClient, SyncClient
 from sluice.snapshot import ANY_MEMBER, Counters
 from sluice.turnstile import Turnstile
 
@@ -116,9 +116,7 @@ class _PyMongo:
         self.gate: Turnstile | None = None
         self._options = options
         self._counters_of = counters_of
-        self._client: AsyncMongoClient[Document] = AsyncMongoClient(
-            **_client_arguments(options, app_name), _pool_class=self._make_pool
-        )
+        self._client = AsyncClient(**_client_arguments(options, app_name), _pool_class=self._make_pool)
 
     async def open(self) -> None:
         if _is_srv(self._options):
@@ -166,6 +164,10 @@ class _PyMongo:
             await self._client.close()
 
 
+class _AgnosticClient(motor.core.AgnosticClient[Document]):
+    __delegate_class__ = SyncClient
+
+
 class _Motor:
     def __init__(self, options: Options, app_name: str, counters_of: Callable[[str], Counters]) -> None:
         self.pools: dict[str, MemberPool] = {}
@@ -181,7 +183,7 @@ class _Motor:
 
     async def open(self) -> None:
         """Construct Motor's client in a thread, since that may read files and resolve names."""
-        client_class = create_class_with_framework(motor.core.AgnosticClient, self._framework(), "motor.motor_asyncio")
+        client_class = create_class_with_framework(_AgnosticClient, self._framework(), "motor.motor_asyncio")
         arguments = _client_arguments(self._options, self._app_name) | {"_pool_class": self._make_pool}
         self._client = await asyncio.to_thread(client_class, **arguments, io_loop=self._loop)
         if _is_srv(self._options):

@@ -90,12 +90,18 @@ async def test_waiting_in_the_queue_draws_on_the_deadline(open_sluice: OpenSluic
 
 
 async def test_server_selection_draws_on_the_deadline(open_sluice: OpenSluice, replica_set: ReplicaSet) -> None:
-    sluice = await open_sluice(server_selection_timeout=20)
+    sluice = await open_sluice(server_selection_timeout=20, max_pool_size=4)
     for address in replica_set.addresses:
         replica_set.kill(address)
     await until(lambda: not sluice.ready)
-    started = time.monotonic()
-    with pytest.raises((DeadlineExceeded, PyMongoError)):
-        async with deadline.limit(0.5):
-            await sluice.collection("x").find_one({})
-    assert time.monotonic() - started < 2
+
+    async def ask() -> float:
+        started = time.monotonic()
+        with pytest.raises((DeadlineExceeded, PyMongoError)):
+            async with deadline.limit(0.5):  # just when the driver's own wait wakes up, too
+                await sluice.collection("x").find_one({})
+        return time.monotonic() - started
+
+    for _ in range(5):
+        assert max(await asyncio.gather(*(ask() for _ in range(4)))) < 2
+        await until(lambda: held(sluice) <= 1, 2)  # threads, too, give up: but for the one that looks for a primary

@@ -47,6 +47,16 @@ def test_clients_take_a_pool_class(client: Any) -> None:
         (synchronous.Pool, "connect", ["self", "handler"]),
         (synchronous.Pool, "checkin", ["self", "conn"]),
         (synchronous.Connection, "apply_timeout", ["self", "cmd"]),
+        (
+            AsyncMongoClient,
+            "_select_server",
+            ["self", "server_selector", "session", "operation", "address", "deprioritized_servers", "operation_id"],
+        ),
+        (
+            MongoClient,
+            "_select_server",
+            ["self", "server_selector", "session", "operation", "address", "deprioritized_servers", "operation_id"],
+        ),
         (_CmapTelemetry, "connection_closed", ["self", "conn_id", "reason"]),
         (_CmapTelemetry, "__init__", ["self", "client_id", "address", "listeners", "publish", "log"]),
     ],
