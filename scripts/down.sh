@@ -13,10 +13,11 @@ while (($#)); do
   case $1 in
     -h | --help) usage && exit ;;
     --purge) arguments+=(--purge) ;;
-    *) fail "unknown argument '$1'; see --help" ;;
+    *) misuse "unknown argument '$1'" ;;
   esac
   shift
 done
 
-[[ -x $SLUICE_HOME/venv/bin/python ]] || fail "nothing was ever started in $SLUICE_HOME"
+[[ -x $SLUICE_HOME/venv/bin/python ]] || { echo "==> nothing was ever started in $SLUICE_HOME" && exit; }
+native_path
 exec "$SLUICE_HOME/venv/bin/python" "$root/scripts/native/down.py" "${arguments[@]}"

@@ -1,19 +1,54 @@
 # shellcheck shell=bash
-# What the scripts share: where the repository is, and the virtual environment of the native stack.
+# What the scripts share: where the repository is, and the virtual environments.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 SLUICE_HOME=${SLUICE_HOME:-$root/.sluice}
+[[ $SLUICE_HOME == /* ]] || SLUICE_HOME=$PWD/$SLUICE_HOME
 export SLUICE_HOME
 
-# fail MESSAGE: say why and stop
+# fail MESSAGE [STATUS]: say why and stop
 fail() {
   echo "${0##*/}: $1" >&2
-  exit 1
+  exit "${2:-1}"
+}
+
+# misuse MESSAGE: for a wrong command line
+misuse() {
+  fail "$1; see --help" 2
 }
 
 # usage: print the comment at the top of the script
 usage() {
   sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$0"
+}
+
+# native_path: let Python find what the programs in native/ use
+native_path() {
+  export PYTHONPATH=$root/api:$root/mongo
+}
+
+# find_python: the name of a Python that is new enough and can make virtual environments
+find_python() {
+  local name
+  for name in python3 python3.14 python3.13 python3.12 python3.11; do
+    if "$name" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$name"
+      return
+    fi
+  done
+  return 1
+}
+
+# install_python: Debian's, where there is none to use
+install_python() {
+  local wanted="Python 3.11 or later with its venv module"
+  if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+    fail "$wanted is missing. As root: apt-get install python3 python3-venv"
+  fi
+  echo "==> installing python3, python3-venv (apt)" >&2
+  apt-get -qq update >&2
+  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends python3 python3-venv >&2
+  find_python || fail "$wanted is missing, and this system's packages have none"
 }
 
 # make_venv FOLDER LOCK...: a virtual environment with exactly what the lock files name; made anew when they change
@@ -23,15 +58,15 @@ make_venv() {
   local wanted
   wanted=$(cat "$@" | sha256sum)
   [[ -x $venv/bin/python && $(cat "$venv/locks.sha256" 2>/dev/null) == "$wanted" ]] && return
-  command -v python3 >/dev/null || fail "python3 is missing; 3.11 or later is needed"
-  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    fail "python3 is $(python3 -V | cut -d' ' -f2); 3.11 or later is needed"
+  local python
+  python=$(find_python || install_python)
   echo "==> installing Python packages (PyPI) into $venv"
   rm -rf "$venv"
-  python3 -m venv "$venv" || fail "python3 has no venv module; on Debian: apt-get install python3-venv"
+  "$python" -m venv "$venv"
   local requirements=()
   local lock
   for lock in "$@"; do requirements+=(-r "$lock"); done
-  "$venv/bin/python" -m pip install -qq --disable-pip-version-check --require-hashes "${requirements[@]}"
+  "$venv/bin/python" -m pip install -qq --disable-pip-version-check --require-hashes "${requirements[@]}" ||
+    fail "the Python packages can't be installed (see above)"
   echo "$wanted" >"$venv/locks.sha256"
 }

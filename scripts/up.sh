@@ -11,8 +11,9 @@
 #   --driver NAME  MONGODB_DRIVER: pymongo or motor
 #   --workers N    WORKERS: Gunicorn workers
 #
-# Settings come from .env or the environment; see .env.example. SLUICE_HOME, SLUICE_PORT, SLUICE_API_PORT,
-# SLUICE_MONGO_PORT, SLUICE_PROMETHEUS_PORT, SLUICE_NGINX_EXPORTER_PORT and SLUICE_NGINX_STATUS_PORT move the stack.
+# Settings come from .env or the environment, see .env.example; run up.sh again to apply changed ones. SLUICE_PORT,
+# SLUICE_API_PORT, SLUICE_MONGO_PORT (the first of three), SLUICE_PROMETHEUS_PORT, SLUICE_NGINX_EXPORTER_PORT and
+# SLUICE_NGINX_STATUS_PORT move the stack; with another SLUICE_HOME (environment only) too, a second runs beside it.
 set -euo pipefail
 # shellcheck source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -23,16 +24,17 @@ while (($#)); do
     -h | --help) usage && exit ;;
     -d | --detach) arguments+=(--detach) ;;
     --native) ;;
-    --docker) fail "Docker Compose comes with a later version; --native runs the same services as local processes" ;;
+    --docker) fail "Docker Compose comes with a later version; --native runs the same services as local processes" 2 ;;
     --driver | --workers)
-      (($# > 1)) || fail "$1 needs a value; see --help"
+      (($# > 1)) || misuse "$1 needs a value"
       arguments+=("$1" "$2")
       shift
       ;;
-    *) fail "unknown argument '$1'; see --help" ;;
+    *) misuse "unknown argument '$1'" ;;
   esac
   shift
 done
 
 make_venv "$SLUICE_HOME/venv" "$root/api/requirements.lock" "$root/scripts/requirements.lock"
+native_path
 exec "$SLUICE_HOME/venv/bin/python" "$root/scripts/native/up.py" "${arguments[@]}"

@@ -8,11 +8,11 @@ import sys
 
 from install import say
 from layout import Layout, StackError
-from supervise import Supervisor
+from supervise import Supervisor, end_leftovers
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser("down.sh")
     parser.add_argument("--purge", action="store_true")
     given = parser.parse_args()
     try:
@@ -21,6 +21,8 @@ def main() -> int:
         if supervisor.alive:
             supervisor.stop()
             say("stopped")
+        elif end_leftovers(layout):
+            say("stopped what a process manager that was killed had left")
         else:
             say("nothing is running")
         shutil.rmtree(layout.shared, ignore_errors=True)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+from dotenv import dotenv_values
 
 ROOT = Path(__file__).resolve().parents[2]
 REPLICA_SET = "rs0"
@@ -22,8 +25,8 @@ class Port:
     number: int
 
 
-def _port(setting: str, default: int) -> Port:
-    text = os.environ.get(setting) or str(default)
+def _port(values: Mapping[str, str | None], setting: str, default: int) -> Port:
+    text = values.get(setting) or str(default)
     if not text.isdigit() or not 1 <= int(text) <= 65_535:
         raise StackError(f"{setting}={text!r}: allowed is a port, 1 to 65535")
     return Port(setting, int(text))
@@ -43,22 +46,41 @@ class Layout:
 
     @classmethod
     def from_environment(cls) -> Layout:
-        """`SLUICE_HOME` and the ports' variables; two stacks with nothing in common can run side by side.
+        """`SLUICE_HOME`, and the ports' variables, from `.env` too; two stacks can run side by side.
 
-        Raises `StackError` for a port that is none.
+        Raises `StackError` for a port that is none or has two uses.
         """
-        first = _port("SLUICE_MONGO_PORT", 27117)
+        values = dotenv_values(ROOT / ".env") | os.environ
+        first = _port(values, "SLUICE_MONGO_PORT", 27117)
         if first.number > 65_533:
             raise StackError(f"{first.setting}={first.number}: allowed is 1 to 65533, three ports are used")
-        return cls(
+        layout = cls(
             home=Path(os.environ.get("SLUICE_HOME") or ROOT / ".sluice").resolve(),
-            http=_port("SLUICE_PORT", 8000),
-            api=_port("SLUICE_API_PORT", 8001),
-            nginx_status=_port("SLUICE_NGINX_STATUS_PORT", 8002),
-            nginx_exporter=_port("SLUICE_NGINX_EXPORTER_PORT", 9113),
-            prometheus=_port("SLUICE_PROMETHEUS_PORT", 9090),
+            http=_port(values, "SLUICE_PORT", 8000),
+            api=_port(values, "SLUICE_API_PORT", 8001),
+            nginx_status=_port(values, "SLUICE_NGINX_STATUS_PORT", 8002),
+            nginx_exporter=_port(values, "SLUICE_NGINX_EXPORTER_PORT", 9113),
+            prometheus=_port(values, "SLUICE_PROMETHEUS_PORT", 9090),
             mongo=(first, Port(first.setting, first.number + 1), Port(first.setting, first.number + 2)),
         )
+        uses: dict[int, str] = {}
+        for port in layout.ports.values():
+            other = uses.setdefault(port.number, port.setting)
+            if other != port.setting:
+                raise StackError(f"{port.setting}={port.number}: allowed is a port of its own, {other} has this one")
+        return layout
+
+    @property
+    def ports(self) -> dict[str, Port]:
+        """What listens on which port."""
+        return {
+            "nginx": self.http,
+            "api": self.api,
+            "nginx's status": self.nginx_status,
+            "nginx-exporter": self.nginx_exporter,
+            "prometheus": self.prometheus,
+            **{f"mongod-{port.number}": port for port in self.mongo},
+        }
 
     @property
     def hosts(self) -> list[str]:

@@ -8,13 +8,18 @@ import sys
 import time
 import xmlrpc.client
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from layout import Layout, StackError
+from programs import SETTINGS, STACK
 from supervisor.xmlrpc import SupervisorTransport
 
 RUNNING = "RUNNING"
+NOT_PASSED_ON = SETTINGS | {"PYTHONPATH"}
+SETTLED = (RUNNING, "FATAL", "BACKOFF")
 DOWN = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
 
 
@@ -44,7 +49,8 @@ class Supervisor:
             self._reload()
             return
         command = [str(Path(sys.executable).parent / "supervisord"), "-c", str(self._layout.supervisor)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        environment = {name: value for name, value in os.environ.items() if name.upper() not in NOT_PASSED_ON}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode != 0:
             raise StackError(f"supervisord does not start: {(done.stderr or done.stdout).strip()}")
         wait_until(lambda: self.alive, 10, "supervisord does not answer")
@@ -61,14 +67,29 @@ class Supervisor:
         """Each program's state (`RUNNING`, `STARTING`, `BACKOFF`, `FATAL`, …)."""
         return {info["name"]: info["statename"] for info in self._rpc.getAllProcessInfo()}
 
-    def launch(self, name: str) -> None:
-        """Start one program if it doesn't run, and wait until it stays up. Raises `StackError` with its last words."""
-        if self.states()[name] in DOWN:
-            self._rpc.startProcess(name, False)
-        wait_until(lambda: self.states()[name] in (RUNNING, "FATAL", "BACKOFF"), 30, f"{name} does not start")
-        if self.states()[name] != RUNNING:
-            self._rpc.stopProcess(name)
-            raise StackError(f"{name} does not start: {self._last_words(name)}")
+    def pids(self) -> set[int]:
+        """The process ids of all programs and their workers."""
+        found = {int(info["pid"]) for info in self._rpc.getAllProcessInfo() if info["pid"]}
+        with suppress(psutil.NoSuchProcess):
+            children = psutil.Process(int(self._rpc.getPID())).children(recursive=True)
+            found |= {child.pid for child in children}
+        return found
+
+    def launch(self, *names: str) -> None:
+        """Start those that don't run, and wait until they stay up. Raises `StackError` with the last words of one."""
+        states = self.states()
+        for name in names:
+            if states[name] in DOWN:
+                self._rpc.startProcess(name, False)
+        wait_until(lambda: self._all_in(SETTLED, names), 30, f"one of {', '.join(names)} does not start")
+        for name in names:
+            if self.states()[name] != RUNNING:
+                self._rpc.stopProcess(name)
+                raise StackError(f"{name} does not start: {self._last_words(name)}")
+
+    def _all_in(self, wanted: tuple[str, ...], names: tuple[str, ...]) -> bool:
+        states = self.states()
+        return all(states[name] in wanted for name in names)
 
     def _last_words(self, name: str) -> str:
         for path in (self._layout.logs / f"{name}.out", self._layout.logs / f"{name}.log"):
@@ -85,7 +106,7 @@ class Supervisor:
             if names.get(name) not in (None, *DOWN):
                 self._rpc.stopProcess(name)
         self._rpc.shutdown()
-        wait_until(lambda: not _lives(pid), 30, "supervisord does not end")
+        wait_until(lambda: not psutil.pid_exists(pid), 30, "supervisord does not end")
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -97,9 +118,24 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
         time.sleep(0.1)
 
 
-def _lives(pid: int) -> bool:
+def own_processes(layout: Layout) -> list[psutil.Process]:
+    """This stack's processes but for supervisord, known by their environment; those of other stacks have another."""
+    return [process for process in psutil.process_iter() if _home_of(process) == str(layout.home)]
+
+
+def end_leftovers(layout: Layout) -> int:
+    """End what outlived a supervisord that was killed; returns how many processes."""
+    left = own_processes(layout)
+    for process in left:
+        process.terminate()
+    _, stubborn = psutil.wait_procs(left, timeout=30)
+    for process in stubborn:
+        process.kill()
+    return len(left)
+
+
+def _home_of(process: psutil.Process) -> str | None:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        return process.environ().get(STACK)
+    except (psutil.Error, OSError):  # another user's, or gone
+        return None

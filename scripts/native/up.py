@@ -5,50 +5,49 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
-
-import psutil
-from configure import Choices, configure
-from install import InstallError, install_mongod, install_programs, say
-from layout import REPLICA_SET, ROOT, Layout, Port, StackError
-from supervise import RUNNING, Supervisor, wait_until
-
-sys.path.insert(0, str(ROOT / "mongo"))
-sys.path.insert(0, str(ROOT / "api"))
 
 import init_replica_set
 import make_secrets
+import psutil
+from configure import configure
+from install import InstallError, install_mongod, install_programs, say
+from layout import REPLICA_SET, Layout, StackError
+from pymongo.errors import PyMongoError
+from supervise import Supervisor, end_leftovers, wait_until
 
 from app.setting_errors import SettingsError
 from app.settings import Settings, load
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-def up(layout: Layout, choices: Choices, settings: Settings) -> None:
+
+def up(layout: Layout, settings: Settings) -> None:
     """Bring everything up, in the order in which it depends on each other. Raises `StackError`."""
     supervisor = Supervisor(layout)
-    running = {name for name, state in supervisor.states().items() if state == RUNNING} if supervisor.alive else set()
-    _refuse_taken_ports(layout, running)
+    if not supervisor.alive and (count := end_leftovers(layout)):
+        say(f"stopped {count} processes that a process manager that was killed had left")
+    _refuse_taken_ports(layout, supervisor.pids() if supervisor.alive else set())
     make_secrets.make_secrets(layout.secrets)
-    configure(layout, choices)
+    configure(layout, settings)
     supervisor.start()
     say(f"MongoDB: three members on ports {', '.join(str(port.number) for port in layout.mongo)}")
-    for port in layout.mongo:
-        supervisor.launch(f"mongod-{port.number}")
+    # Prometheus this early, since it takes 5 s before it looks at its targets.
+    supervisor.launch(*(f"mongod-{port.number}" for port in layout.mongo), "prometheus")
     _replica_set(layout, settings.database_name)
     say(f"API: Gunicorn on port {layout.api.number}")
-    supervisor.launch("api")
     say(f"nginx on port {layout.http.number}, Prometheus on port {layout.prometheus.number}")
-    for name in ("nginx", "nginx-exporter", "prometheus"):
-        supervisor.launch(name)
-    wait_until(
-        lambda: _answers(f"{layout.url}/health/ready"), 60, f"the API is not ready; see {layout.logs / 'api.log'}"
-    )
+    supervisor.launch("api", "nginx")
+    supervisor.launch("nginx-exporter")  # it ends where it finds no nginx
+    api_log = layout.logs / "api.log"
+    wait_until(lambda: _answers(f"{layout.url}/health/ready"), 60, f"the API is not ready; see {api_log}")
     prometheus = f"http://127.0.0.1:{layout.prometheus.number}"
     wait_until(lambda: _answers(f"{prometheus}/-/ready"), 60, "Prometheus is not ready")
     wait_until(lambda: _all_targets_up(prometheus), 60, f"Prometheus misses a target; see {prometheus}/targets")
@@ -60,7 +59,7 @@ def _replica_set(layout: Layout, database: str) -> None:
     )
     try:
         replica_set.initiate()
-    except TimeoutError as error:
+    except (TimeoutError, PyMongoError) as error:
         raise StackError(f"the replica set does not come up: {error}; see {layout.logs}") from error
     for name, url in (("mongodb_url", replica_set.url("app")), ("monitoring_url", replica_set.url("monitoring"))):
         path = layout.secrets / name
@@ -68,20 +67,15 @@ def _replica_set(layout: Layout, database: str) -> None:
         path.write_text(url)
 
 
-def _refuse_taken_ports(layout: Layout, running: set[str]) -> None:
-    wanted = {
-        "nginx": layout.http,
-        "api": layout.api,
-        "nginx-exporter": layout.nginx_exporter,
-        "prometheus": layout.prometheus,
-        **{f"mongod-{port.number}": port for port in layout.mongo},
-    }
-    if "nginx" not in running:
-        wanted["nginx's status"] = layout.nginx_status
-    for name, port in wanted.items():
-        if name not in running and _is_taken(port.number):
+def _refuse_taken_ports(layout: Layout, own: set[int]) -> None:
+    for name, port in layout.ports.items():
+        if not _is_taken(port.number):
+            continue
+        owner = _owner(port.number)
+        if owner is None or owner.pid not in own:
+            whose = f" by {owner.name()} (process {owner.pid})" if owner is not None else ""
             raise StackError(
-                f"port {port.number} for {name} is taken{_owner(port)}: end that, or choose another with {port.setting}"
+                f"port {port.number} for {name} is taken{whose}: end that, or choose another with {port.setting}"
             )
 
 
@@ -96,15 +90,14 @@ def _is_taken(port: int) -> bool:
     return False
 
 
-def _owner(port: Port) -> str:
-    try:
+def _owner(port: int) -> psutil.Process | None:
+    """Who listens there, if the system tells."""
+    with suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
-            listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port.number,)
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
             if listens and connection.pid:
-                return f" by {psutil.Process(connection.pid).name()} (process {connection.pid})"
-    except psutil.Error:
-        return ""
-    return ""
+                return psutil.Process(connection.pid)
+    return None
 
 
 def _answers(url: str) -> bool:
@@ -126,46 +119,78 @@ def _all_targets_up(prometheus: str) -> bool:
 
 def _follow(layout: Layout) -> None:
     """Show the API's log until Ctrl-C, then stop everything."""
-    log = layout.logs / "api.log"
-    follower = subprocess.Popen(["tail", "-n", "20", "-F", str(log)])
+    follower = subprocess.Popen(["tail", "-n", "20", "-F", str(layout.logs / "api.log")])
     try:
         follower.wait()
     except KeyboardInterrupt:
-        say("stopping")
+        pass
     finally:
-        follower.terminate()
+        follower.kill()
         follower.wait()
-        Supervisor(layout).stop()
+        _stop(layout)
+
+
+def _stop(layout: Layout) -> None:
+    for number in STOPPING:  # once is enough
+        signal.signal(number, signal.SIG_IGN)
+    supervisor = Supervisor(layout)
+    if supervisor.alive:
+        say("stopping")
+        supervisor.stop()
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(
+        "up.sh", usage="up.sh [-d] [--native|--docker] [--driver pymongo|motor] [--workers N]"
+    )
     parser.add_argument("--detach", action="store_true")
     parser.add_argument("--driver", choices=("pymongo", "motor"))
     parser.add_argument("--workers", type=int)
     given = parser.parse_args()
+    for number in STOPPING:
+        signal.signal(number, signal.default_int_handler)
     started = time.monotonic()
     try:
+        settings = _settings(given.driver, given.workers)
         layout = Layout.from_environment()
-        if given.driver:
-            os.environ["MONGODB_DRIVER"] = given.driver
-        if given.workers is not None:
-            os.environ["WORKERS"] = str(given.workers)
-        settings = load()
+        ran_before = Supervisor(layout).alive
         install_programs(["nginx", "prometheus", "prometheus-nginx-exporter"])
         install_mongod(layout.mongod)
-        choices = Choices(
-            driver=os.environ.get("MONGODB_DRIVER"),
-            workers=os.environ.get("WORKERS"),
-            public=settings.api_key is not None,
-        )
-        up(layout, choices, settings)
+        try:
+            up(layout, settings)
+        except KeyboardInterrupt:
+            if not ran_before:
+                _stop(layout)
+            raise
+        _tell(layout, time.monotonic() - started)
+        if settings.api_key is None:
+            print("\nnginx listens on loopback only, since there is no API_KEY.", flush=True)
+        if not given.detach:
+            _follow(layout)
     except (StackError, InstallError, SettingsError) as error:
         print(f"up: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("up: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _settings(driver: str | None, workers: int | None) -> Settings:
+    """The service's settings, but for the address of a MongoDB: the stack has its own. Raises `SettingsError`."""
+    for name in ("MONGODB_URL", "MONGODB_URL_FILE", "MONITORING_URL", "MONITORING_URL_FILE"):
+        os.environ.pop(name, None)
+    if driver is not None:
+        os.environ["MONGODB_DRIVER"] = driver
+    if workers is not None:
+        os.environ["WORKERS"] = str(workers)
+    return load()
+
+
+def _tell(layout: Layout, seconds: float) -> None:
     print(
         f"""
-Sluice is ready ({time.monotonic() - started:.0f} s).
+Sluice is ready ({seconds:.0f} s).
 
   API            {layout.url}
   documentation  {layout.url}/docs
@@ -176,14 +201,9 @@ Sluice is ready ({time.monotonic() - started:.0f} s).
 
   ./scripts/seed.sh --users 100000     fill the database
   ./scripts/logs.sh slow               what is slow, and where
-  ./scripts/down.sh                    stop everything"""
+  ./scripts/down.sh                    stop everything""",
+        flush=True,
     )
-    if not settings.api_key:
-        print("\nnginx listens on loopback only, since there is no API_KEY.")
-    if not given.detach:
-        print(flush=True)
-        _follow(layout)
-    return 0
 
 
 def _short(path: Path) -> str:

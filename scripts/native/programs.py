@@ -1,0 +1,166 @@
+"""The programs that make up the native stack, as a configuration of supervisord."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import resource
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from install import find
+from layout import REPLICA_SET, ROOT, Layout, StackError
+
+from app.settings import Settings
+
+FILES = min(16_384, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+"""Open files per process: the wished-for number where the system allows it."""
+SETTINGS = frozenset(name.upper() for name in Settings.model_fields)
+"""The variables that are the service's. It gets them from its own section, so that changed ones are noticed."""
+STACK = "SLUICE_STACK"
+"""In the environment of each of a stack's processes: its home."""
+
+_DEFAULTS = {
+    "WORKERS": "2",
+    # Gunicorn's usual 1000 would replace a worker every second of a load test, and halve what it carries.
+    "MAX_REQUESTS": "100000",
+    "MAX_REQUESTS_JITTER": "10000",
+}
+_UNSAFE = re.compile(r"['\"\r\n]|\s[;#]")
+
+
+@dataclass(kw_only=True)
+class Program:
+    """`reads`: files whose change means a restart. `options` are supervisord's."""
+
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    reads: Iterable[Path] = ()
+    options: dict[str, str] = field(default_factory=dict)
+
+
+def supervisord(layout: Layout, settings: Settings) -> str:
+    """The configuration file. Raises `StackError` for a value that it can't hold."""
+    head = {
+        "unix_http_server": {"file": str(layout.socket), "chmod": "0700"},
+        "supervisord": {
+            "logfile": str(layout.logs / "supervisord.log"),
+            "logfile_maxbytes": "5MB",
+            "pidfile": str(layout.home / "run" / "supervisord.pid"),
+            "minfds": str(FILES),
+            "directory": str(layout.home),
+            "environment": _environment({STACK: str(layout.home)}),
+            **({"user": "root"} if os.getuid() == 0 else {}),  # else it warns
+        },
+        "rpcinterface:supervisor": {
+            "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
+        },
+        "supervisorctl": {"serverurl": f"unix://{layout.socket}"},
+    }
+    programs = {f"mongod-{port.number}": _mongod(layout, port.number) for port in layout.mongo} | {
+        "api": _api(layout, settings),
+        "nginx": _nginx(layout),
+        "nginx-exporter": _nginx_exporter(layout),
+        "prometheus": _prometheus(layout),
+    }
+    sections = head | {f"program:{name}": _section(layout, name, program) for name, program in programs.items()}
+    return "\n".join(
+        f"[{title}]\n" + "".join(f"{key}={value.replace('%', '%%')}\n" for key, value in section.items())
+        for title, section in sections.items()
+    )
+
+
+def _mongod(layout: Layout, port: int) -> Program:
+    return Program(
+        command=[
+            str(layout.mongod), "--replSet", REPLICA_SET, "--keyFile", str(layout.secrets / "mongo_key"),
+            "--bind_ip", "127.0.0.1", "--port", str(port), "--dbpath", str(layout.home / "data" / str(port)),
+            "--wiredTigerCacheSizeGB", "0.5", "--oplogSize", "512", "--nounixsocket",
+            "--logpath", str(layout.logs / f"mongod-{port}.log"), "--logappend", "--logRotate", "reopen",
+            # All members go down together: the 15 s that clients usually get to find another would be lost.
+            "--setParameter", "shutdownTimeoutMillisForSignaledShutdown=500",
+        ],
+        options={"stopwaitsecs": "30"},
+    )  # fmt: skip
+
+
+def _api(layout: Layout, settings: Settings) -> Program:
+    defaults = {name: value for name, value in _DEFAULTS.items() if name.lower() not in settings.model_fields_set}
+    given = {name: value for name, value in os.environ.items() if name.upper() in SETTINGS and value}
+    own = {
+        "MONGODB_DRIVER": settings.mongodb_driver,  # also where it is the default: naming it is no change
+        "MONGODB_URL_FILE": str(layout.secrets / "mongodb_url"),
+        "MONITORING_URL_FILE": str(layout.secrets / "monitoring_url"),
+        "BIND": f"127.0.0.1:{layout.api.number}",
+        "STATS_DIR": str(layout.shared / "statistics"),
+        "LOG_FILE": str(layout.logs / "api.log"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    code = [path for path in sorted((ROOT / "api").rglob("*.py")) if "tests" not in path.parts]
+    return Program(
+        command=[str(Path(sys.executable).parent / "gunicorn"), "-c", "gunicorn.conf.py", "main:app"],
+        environment=defaults | given | own,
+        reads=[*code, ROOT / "api" / "requirements.lock", ROOT / ".env"],
+        options={"directory": str(ROOT / "api"), "stopwaitsecs": str(settings.graceful_timeout + 10)},
+    )
+
+
+def _nginx(layout: Layout) -> Program:
+    folder = layout.home / "nginx"
+    return Program(
+        command=[find("nginx") or "nginx", "-p", str(folder), "-c", "conf/nginx.conf"],
+        reads=sorted((folder / "conf").iterdir()),
+        options={"stopsignal": "QUIT"},
+    )
+
+
+def _nginx_exporter(layout: Layout) -> Program:
+    return Program(
+        command=[
+            find("prometheus-nginx-exporter") or "prometheus-nginx-exporter",
+            f"-web.listen-address=127.0.0.1:{layout.nginx_exporter.number}",
+            f"-nginx.scrape-uri=http://127.0.0.1:{layout.nginx_status.number}/stub_status",
+        ]
+    )
+
+
+def _prometheus(layout: Layout) -> Program:
+    folder = layout.home / "prometheus"
+    return Program(
+        command=[
+            find("prometheus") or "prometheus",
+            f"--config.file={folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={folder / 'data'}", "--storage.tsdb.retention.time=7d",
+            f"--web.listen-address=127.0.0.1:{layout.prometheus.number}",
+        ],
+        reads=[folder / "prometheus.yml", *sorted(folder.glob("rules/*")), *sorted(folder.glob("targets/*"))],
+    )  # fmt: skip
+
+
+def _section(layout: Layout, name: str, program: Program) -> dict[str, str]:
+    """A program that is started again whenever it dies, and stopped with all of its children."""
+    state = hashlib.sha256(b"".join(path.read_bytes() for path in program.reads if path.exists())).hexdigest()
+    return {
+        "command": " ".join(f'"{word}"' if " " in word else word for word in program.command),
+        "environment": _environment({**program.environment, "SLUICE_CONFIGURATION": state}),
+        "autostart": "false",
+        "autorestart": "true",
+        "startsecs": "1",
+        "startretries": "10",
+        "killasgroup": "true",
+        "redirect_stderr": "true",
+        "stdout_logfile": str(layout.logs / f"{name}.out"),
+        "stdout_logfile_maxbytes": "5MB",
+        "stdout_logfile_backups": "1",
+        **program.options,
+    }
+
+
+def _environment(variables: dict[str, str]) -> str:
+    for name, value in variables.items():
+        if _UNSAFE.search(value):
+            raise StackError(f"{name}: allowed is a value without quotation marks, line ends, ' ;' and ' #'")
+    return ",".join(f'{name}="{value}"' for name, value in variables.items())
