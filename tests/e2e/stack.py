@@ -102,8 +102,8 @@ class Stack:
             timeout=180,
         )
 
-    def up(self, *arguments: str) -> None:
-        done = self.script("up.sh", "-d", *arguments)
+    def up(self, *arguments: str, **environment: str) -> None:
+        done = self.script("up.sh", "-d", *arguments, **environment)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def control(self, action: str, *programs: str) -> str:

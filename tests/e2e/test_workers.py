@@ -12,7 +12,7 @@ import psutil
 import pytest
 from load import Callers
 from prometheus_client.parser import text_string_to_metric_families
-from stack import Stack, kill, until
+from stack import Stack, Wrk, kill, until
 from test_load import assert_sums
 
 Get = Callable[[httpx.Client], httpx.Response]
@@ -80,6 +80,20 @@ def test_readers_do_not_notice_a_graceful_reload(stack: Stack, get_user: Get) ->
     assert set(readers.outcomes) == {200}
     until(lambda: not any(map(psutil.pid_exists, old)))
     assert_sums(stack.stats())
+
+
+def test_readers_do_not_notice_recycled_workers(stack: Stack, user_ids: list[str]) -> None:
+    driver = stack.stats()["driver"]
+    stack.up("--driver", driver, MAX_REQUESTS="1000", MAX_REQUESTS_JITTER="100")
+    stack.wait_for_workers()
+    before = counters(stack)
+    with Wrk(stack, user_ids, seconds=6) as wrk:
+        load = wrk.result()
+    assert (load.non_2xx, load.socket_errors) == (0, 0)
+    until(lambda: counters(stack)["sluice_worker_starts"] > before["sluice_worker_starts"] + 2)
+    assert counters(stack)["http_requests"] >= before["http_requests"] + load.requests
+    stack.up("--driver", driver)
+    stack.wait_for_workers()
 
 
 def test_a_killed_master_is_replaced_and_its_workers_end(stack: Stack, get_user: Get) -> None:
