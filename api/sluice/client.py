@@ -17,18 +17,17 @@ from pymongo.errors import PyMongoError
 from sluice.coalescing import Limits
 from sluice.drivers import Connected, Document, connect
 from sluice.errors import PoolUnavailable
-from sluice.observer import Observer
+from sluice.observer import MembersView
 from sluice.operations import Operations
 from sluice.options import Options
 from sluice.pools import name_of
 from sluice.reader import Reader
-from sluice.slots import Slot, read_all
+from sluice.slots import Slot
 from sluice.snapshot import (
     ANY_MEMBER,
     CoalescerStats,
     Counters,
     Gauges,
-    MemberStatus,
     PoolConfig,
     PoolSnapshot,
     WorkerSnapshot,
@@ -62,14 +61,12 @@ class Sluice:
         self.slot = slot
         self.app_name = f"{options.app_name}-{socket.gethostname()}-{slot.number}"[:128]
         self._prepare = prepare
+        self._view = MembersView(options, slot)
         self._prepared = asyncio.Event()
         self._connected: Connected | None = None
         self._reaching: asyncio.Task[None] | None = None
         self._observing: asyncio.Task[None] | None = None
-        self._observer: Observer | None = None
         self._heart: asyncio.Task[None] | None = None
-        self._members: list[MemberStatus] = []
-        self._too_small: set[str] = set()
         self._counters = {pool.member: pool.counters for pool in previous.pools} if previous else {}
         self._operations = Operations(options.slow_operation, previous.operations if previous else [])
         self._coalescing: list[Reader | Writer] = []
@@ -114,8 +111,7 @@ class Sluice:
             await self._connected.close()
             self._connected = None
             log.info("connection pool closed")
-        if self._observer is not None:
-            await self._observer.close()
+        await self._view.close()
         self.slot.publish(self.snapshot())
         self.slot.close()
 
@@ -204,7 +200,7 @@ class Sluice:
             pools=[PoolSnapshot(member, self._gauges(member), counters) for member, counters in self._counters.items()],
             operations=self._operations.stats(),
             coalescers=list(self._coalescers.values()),
-            members=self._members,
+            members=self._view.statuses,
         )
 
     def _gauges(self, member: str) -> Gauges | None:
@@ -269,7 +265,7 @@ class Sluice:
                 self._reaching = asyncio.create_task(self._reach(), name="sluice-reach")
             if now - observed >= OBSERVE_EVERY and (self._observing is None or self._observing.done()):
                 observed = now
-                self._observing = asyncio.create_task(self._observe(), name="sluice-observe")
+                self._observing = asyncio.create_task(self._view.refresh(list(self.roles())), name="sluice-observe")
             if now - published >= PUBLISH_EVERY:
                 published, self._loop_lag, worst = now, worst, 0.0
                 self._publish()
@@ -296,35 +292,3 @@ class Sluice:
         except Exception:
             log.exception("connection pool not ready: preparing the database failed")
             await asyncio.sleep(PUBLISH_EVERY)
-
-    async def _observe(self) -> None:
-        """Ask the members, if this is the container's lowest live worker."""
-        lowest = min((snapshot.slot for snapshot in read_all(self.slot.directory) if snapshot.alive), default=None)
-        members = list(self.roles())
-        if lowest != self.slot.number:
-            self._members = []
-            if self._observer is not None:
-                observer, self._observer = self._observer, None
-                await observer.close()
-        elif members:
-            try:
-                if self._observer is None:
-                    self._observer = Observer(self.options, f"{self.options.app_name}-{socket.gethostname()}-observer")
-                self._members = await self._observer.look(members)
-                self._compare_with_plan()
-            except PyMongoError as error:
-                log.warning("the members' own view is not available: %s", error)
-
-    def _compare_with_plan(self) -> None:
-        """Warn once for each member that accepts fewer connections than the configuration may open."""
-        planned = self.options.planned_connections
-        for status in self._members:
-            limit = status.connection_limit
-            if limit is not None and planned > limit and status.member not in self._too_small:
-                self._too_small.add(status.member)
-                log.warning(
-                    "connection pool: %d connections may be opened to %s, which accepts %d",
-                    planned,
-                    status.member,
-                    limit,
-                )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -21,6 +22,7 @@ from pymongo.server_description import ServerDescription
 from sluice.drivers import Document
 from sluice.options import Options
 from sluice.pools import name_of
+from sluice.slots import Slot, read_all
 from sluice.snapshot import MemberStatus
 
 log = logging.getLogger(__name__)
@@ -41,14 +43,60 @@ def _select(servers: Sequence[ServerDescription]) -> Sequence[ServerDescription]
     return servers if target is None else [server for server in servers if name_of(server.address) == target]
 
 
-class Observer:
+class MembersView:
+    """What the members said last, in the container's lowest live worker; the others leave it to that one."""
+
+    def __init__(self, options: Options, slot: Slot) -> None:
+        self.statuses: list[MemberStatus] = []
+        self._options = options
+        self._slot = slot
+        self._observer: _Observer | None = None
+        self._too_small: set[str] = set()
+
+    async def refresh(self, members: Sequence[str]) -> None:
+        """Ask these members (`host:port`), if this is the worker to do it. Says why when they can't be asked."""
+        lowest = min((worker.slot for worker in read_all(self._slot.directory) if worker.alive), default=None)
+        if lowest != self._slot.number:
+            self.statuses = []
+            await self.close()
+        elif members:
+            try:
+                if self._observer is None:
+                    self._observer = _Observer(self._options)
+                self.statuses = await self._observer.look(members)
+            except PyMongoError as error:
+                log.warning("the members' own view is not available: %s", error)
+            else:
+                self._compare_with_plan()
+
+    async def close(self) -> None:
+        if self._observer is not None:
+            observer, self._observer = self._observer, None
+            await observer.close()
+
+    def _compare_with_plan(self) -> None:
+        """Warn once for each member that accepts fewer connections than the configuration may open."""
+        planned = self._options.planned_connections
+        for status in self.statuses:
+            limit = status.connection_limit
+            if limit is not None and planned > limit and status.member not in self._too_small:
+                self._too_small.add(status.member)
+                log.warning(
+                    "connection pool: %d connections may be opened to %s, which accepts %d",
+                    planned,
+                    status.member,
+                    limit,
+                )
+
+
+class _Observer:
     """Asks every known member. Opens its client at the first call."""
 
-    def __init__(self, options: Options, app_name: str) -> None:
+    def __init__(self, options: Options) -> None:
         timeout = int(min(options.connect_timeout, 2.0) * 1000)
         self._client: AsyncMongoClient[Document] = AsyncMongoClient(
             options.monitoring_url or options.url,
-            appname=app_name,
+            appname=f"{options.app_name}-{socket.gethostname()}-observer"[:128],
             maxPoolSize=1,
             connectTimeoutMS=timeout,
             socketTimeoutMS=timeout,
