@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from install import find
 from layout import Layout, StackError
 from programs import SETTINGS, STACK
 from supervisor.xmlrpc import SupervisorTransport
@@ -119,8 +120,8 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
 
 
 def own_processes(layout: Layout) -> list[psutil.Process]:
-    """This stack's processes but for supervisord, known by their environment; those of other stacks have another."""
-    return [process for process in psutil.process_iter() if _home_of(process) == str(layout.home)]
+    """This stack's processes but for supervisord; those of other stacks are told apart by their home."""
+    return [process for process in psutil.process_iter() if _is_own(process, layout)]
 
 
 def end_leftovers(layout: Layout) -> int:
@@ -134,8 +135,10 @@ def end_leftovers(layout: Layout) -> int:
     return len(left)
 
 
-def _home_of(process: psutil.Process) -> str | None:
+def _is_own(process: psutil.Process, layout: Layout) -> bool:
     try:
-        return process.environ().get(STACK)
+        if process.name() == "nginx":  # writes its title over its environment; its workers end with it
+            return f"master process {find('nginx')} -p {layout.home}/nginx " in " ".join(process.cmdline())
+        return process.environ().get(STACK) == str(layout.home)
     except (psutil.Error, OSError):  # another user's, or gone
-        return None
+        return False
