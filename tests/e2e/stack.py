@@ -115,9 +115,16 @@ class Stack:
         return int(self.control("pid", program))
 
     def processes(self) -> list[psutil.Process]:
-        """Everything whose command line names this stack's folder."""
-        found = psutil.process_iter(["cmdline"])
-        return [process for process in found if str(self.home) in " ".join(process.info["cmdline"] or ())]
+        """Everything that this stack started or whose command line names its folder, nginx's workers included."""
+
+        def is_ours(process: psutil.Process) -> bool:
+            try:
+                named = str(self.home) in " ".join(process.cmdline())
+                return named or process.environ().get("SLUICE_STACK") == str(self.home)
+            except psutil.Error:
+                return False
+
+        return [process for process in psutil.process_iter() if is_ours(process)]
 
     def torn_lines(self) -> list[str]:
         """Lines of the API's log that aren't whole, tracebacks apart."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from stack import Stack
+from stack import Stack, kill
 
 
 @pytest.fixture
@@ -16,7 +16,9 @@ def other(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
     """A second stack, that never gets to run."""
     other = Stack(tmp_path)
     yield other
-    assert other.processes() == []
+    if left := other.processes():
+        other.script("down.sh", "--purge")
+    assert left == []
 
 
 def test_up_again_changes_nothing(stack: Stack) -> None:
@@ -27,6 +29,26 @@ def test_up_again_changes_nothing(stack: Stack) -> None:
     stack.up("--driver", stack.stats()["driver"])
     assert {name: stack.pid(name) for name in pids} == pids
     assert stack.workers() == workers
+
+
+def test_changed_settings_apply_when_it_is_run_again(stack: Stack) -> None:
+    driver, members = stack.stats()["driver"], [stack.pid(f"mongod-{port.number}") for port in stack.layout.mongo]
+    stack.up("--driver", driver, MAX_POOL_SIZE="50")
+    stack.wait_for_workers()
+    assert stack.stats()["pool_config"]["max_pool_size"] == 50
+    stack.up("--driver", driver)
+    stack.wait_for_workers()
+    assert stack.stats()["pool_config"]["max_pool_size"] == 100
+    assert [stack.pid(f"mongod-{port.number}") for port in stack.layout.mongo] == members
+
+
+def test_after_the_process_manager_was_killed_up_starts_everything_anew(stack: Stack, user_ids: list[str]) -> None:
+    driver, old = stack.stats()["driver"], {process.pid for process in stack.processes()}
+    kill(int((stack.home / "run/supervisord.pid").read_text()))
+    stack.up("--driver", driver)
+    stack.wait_until_whole()
+    assert not old & {process.pid for process in stack.processes()}
+    assert stack.http.get(f"/users/{user_ids[0]}").status_code == 200
 
 
 @pytest.mark.parametrize(
