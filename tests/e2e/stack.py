@@ -36,7 +36,8 @@ LOCKS = ("api/requirements.lock", "scripts/requirements.lock")
 class Stack:
     """One stack; its members are known by their ports."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, venv: Path | None = None) -> None:
+        """`venv`: packages to use, of another stack."""
         first = free_ports_in_a_row(8)
         settings = ("", "_API", "_NGINX_STATUS", "_NGINX_EXPORTER", "_PROMETHEUS", "_MONGO")
         ports = [Port(f"SLUICE{name}_PORT", first + number) for number, name in enumerate(settings)]
@@ -56,7 +57,7 @@ class Stack:
             **{port.setting: str(port.number) for port in ports},
             "STATS_CACHE_MS": "0",  # each answer tells of its own instant
         }
-        lend_venv(home)
+        lend_venv(home, venv)
         lend_mongod(home)
 
     @property
@@ -249,17 +250,17 @@ class Wrk:
             self._process.wait()
 
 
-def lend_venv(home: Path) -> None:
-    """Let up.sh find packages that are installed already: these tests', or those of the developer's own stack."""
+def lend_venv(home: Path, venv: Path | None) -> None:
+    """Let up.sh find packages that are installed already: these, the tests', or those of the developer's own stack."""
     wanted = hashlib.sha256(b"".join((ROOT / lock).read_bytes() for lock in LOCKS)).hexdigest()
-    for donor in (Path(sys.prefix), ROOT / ".sluice/venv"):
-        same = donor == Path(sys.prefix) or wanted in _text(donor / "locks.sha256")
-        if same and (donor / "bin/supervisord").exists():
-            venv = home / "venv"
-            venv.mkdir()
+    for donor in (venv, Path(sys.prefix), ROOT / ".sluice/venv"):
+        if donor is None or not (donor / "bin/supervisord").exists():
+            continue
+        if donor == Path(sys.prefix) or wanted in _text(donor / "locks.sha256"):
+            (home / "venv").mkdir()
             for name in ("bin", "lib", "pyvenv.cfg"):
-                (venv / name).symlink_to(donor / name)
-            (venv / "locks.sha256").write_text(f"{wanted}  -\n")
+                (home / "venv" / name).symlink_to(donor / name)
+            (home / "venv/locks.sha256").write_text(f"{wanted}  -\n")
             return
 
 

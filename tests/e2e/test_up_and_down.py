@@ -14,7 +14,7 @@ from stack import Stack, kill
 @pytest.fixture
 def other(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
     """A second stack, that never gets to run."""
-    other = Stack(tmp_path)
+    other = Stack(tmp_path, venv=stack.home / "venv")
     yield other
     if left := other.processes():
         other.script("down.sh", "--purge")
