@@ -45,10 +45,9 @@ def install(app: FastAPI, cache_seconds: float) -> None:
 
 
 async def everyone(sluice: Sluice) -> list[WorkerSnapshot]:
-    """Every slot's snapshot: of the other workers what they published last, of this one what is now."""
-    published = await asyncio.to_thread(read_all, sluice.slot.directory)
-    others = [snapshot for snapshot in published if snapshot.slot != sluice.slot.number]
-    return sorted([*others, sluice.snapshot()], key=lambda snapshot: snapshot.slot)
+    """Every slot's snapshot, as published: so that whichever worker answers, what only grows never shrinks."""
+    sluice.publish()
+    return await asyncio.to_thread(read_all, sluice.slot.directory)
 
 
 async def _stats(app: FastAPI) -> bytes:

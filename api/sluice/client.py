@@ -195,7 +195,6 @@ class Sluice:
                 min_pool_size=options.min_pool_size,
                 max_idle_time_ms=None if options.max_idle_time is None else int(options.max_idle_time * 1000),
                 wait_queue_timeout_ms=int(options.wait_queue_timeout * 1000),
-                wait_queue_limit=options.queue_limit,
             ),
             pools=[PoolSnapshot(member, self._gauges(member), counters) for member, counters in self._counters.items()],
             operations=self._operations.stats(),
@@ -268,9 +267,10 @@ class Sluice:
                 self._observing = asyncio.create_task(self._view.refresh(list(self.roles())), name="sluice-observe")
             if now - published >= PUBLISH_EVERY:
                 published, self._loop_lag, worst = now, worst, 0.0
-                self._publish()
+                self.publish()
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
+        """Let every worker of the container know what this one knows now. A full disk is logged, no more."""
         try:
             self.slot.publish(self.snapshot())
         except OSError as error:

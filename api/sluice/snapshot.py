@@ -143,7 +143,6 @@ class PoolConfig:
     min_pool_size: int
     max_idle_time_ms: int | None
     wait_queue_timeout_ms: int
-    wait_queue_limit: int
 
 
 @dataclass(slots=True, kw_only=True)

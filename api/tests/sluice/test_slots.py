@@ -33,7 +33,7 @@ def snapshot(slot: int = 0, *, used: int = 1, opened: int = 5, waits: int = 3) -
     return WorkerSnapshot(
         slot=slot, pid=os.getpid(), host="here", app_name="sluice-here-0", driver="pymongo", started_at=1.0,
         taken_at=time.time(), starts=1, ready=True, loop_lag=0.0, cpu_seconds=1.0, memory_bytes=1,
-        pool_config=PoolConfig(10, 1, 30_000, 5_000, 50),
+        pool_config=PoolConfig(10, 1, 30_000, 5_000),
         pools=[PoolSnapshot("a:1", gauges, counters)],
         operations=[], coalescers=[], members=[],
     )  # fmt: skip
