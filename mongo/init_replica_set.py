@@ -7,6 +7,7 @@ may change its collections' validators), `monitoring` (`clusterMonitor`).
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -51,6 +52,14 @@ class ReplicaSet:
         password = quote(self._password(user), safe="")
         options = f"replicaSet={self.name}&authSource=admin"
         return f"mongodb://{user}:{password}@{','.join(self.hosts)}/{database}?{options}"
+
+    def write_urls(self, folder: Path) -> None:
+        """The service's two connection strings, each a file that only its owner may read."""
+        for name, user in (("mongodb_url", "app"), ("monitoring_url", "monitoring")):
+            draft = folder / f".{name}.{os.getpid()}"
+            draft.touch(mode=0o600)
+            draft.write_text(self.url(user))
+            draft.replace(folder / name)
 
     def initiate(self) -> None:
         """Bring the set and its users to be. Raises `TimeoutError` when it takes longer than `seconds`."""
@@ -166,6 +175,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hosts", required=True, help="host:port of every member, with commas")
     parser.add_argument("--secrets", required=True, type=Path, help="folder that make_secrets.py has filled")
+    parser.add_argument("--urls", type=Path, metavar="FOLDER", help="where to put the connection strings, if anywhere")
     parser.add_argument("--name", default="rs0", help="of the replica set (default: %(default)s)")
     parser.add_argument("--database", default="sluice", help="the application's (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60, help="to wait at most (default: %(default)s)")
@@ -186,6 +196,8 @@ def main() -> int:
     )
     try:
         replica_set.initiate()
+        if given.urls:
+            replica_set.write_urls(given.urls)
     except (TimeoutError, PyMongoError, OSError) as error:
         print(f"init_replica_set: {error}", file=sys.stderr)
         return 1

@@ -23,11 +23,16 @@ def make_secrets(folder: Path) -> None:
         _once(folder / name, secrets.token_urlsafe(32))
 
 
-def _once(path: Path, text: str) -> None:
+def make_grafana_password(folder: Path) -> None:
+    """The password of Grafana's `admin`, readable for all who can see the folder: Grafana runs as a user of its own."""
+    _once(folder / "admin_password", secrets.token_urlsafe(16), 0o444)
+
+
+def _once(path: Path, text: str, mode: int = 0o400) -> None:
     if path.exists():
         return
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "w", encoding="ascii") as file:
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="ascii") as file:
         file.write(text)
     try:
         os.link(draft, path)  # fails where another was faster, unlike a rename
@@ -40,4 +45,8 @@ def _once(path: Path, text: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    make_secrets(parser.parse_args().folder)
+    parser.add_argument("--grafana", type=Path, metavar="FOLDER", help="where to put Grafana's password, if anywhere")
+    given = parser.parse_args()
+    make_secrets(given.folder)
+    if given.grafana:
+        make_grafana_password(given.grafana)

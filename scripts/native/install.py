@@ -21,6 +21,11 @@ PROGRAMS = {
     "wrk": "wrk",
     "shellcheck": "shellcheck",
     "chromium": "chromium",
+    "dockerd": "docker.io",
+    "docker": "docker.io",
+    "mmdebstrap": "mmdebstrap",
+    "iptables": "iptables",
+    "ip": "iproute2",
 }
 SYSTEM_PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 

@@ -61,10 +61,7 @@ def _replica_set(layout: Layout, database: str) -> None:
         replica_set.initiate()
     except (TimeoutError, PyMongoError) as error:
         raise StackError(f"the replica set does not come up: {error}; see {layout.logs}") from error
-    for name, url in (("mongodb_url", replica_set.url("app")), ("monitoring_url", replica_set.url("monitoring"))):
-        path = layout.secrets / name
-        path.touch(mode=0o600)
-        path.write_text(url)
+    replica_set.write_urls(layout.secrets)
 
 
 def _refuse_taken_ports(layout: Layout, own: set[int]) -> None:
