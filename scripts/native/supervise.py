@@ -21,7 +21,11 @@ from supervisor.xmlrpc import SupervisorTransport
 RUNNING = "RUNNING"
 NOT_PASSED_ON = SETTINGS | {"PYTHONPATH"}
 SETTLED = (RUNNING, "FATAL", "BACKOFF")
+UP = (RUNNING, "STARTING", "BACKOFF")
 DOWN = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
+
+STOP_SECONDS = 3_700
+"""Longer than any program gets; supervisord kills what doesn't end in time."""
 
 
 class Supervisor:
@@ -88,6 +92,13 @@ class Supervisor:
                 self._rpc.stopProcess(name)
                 raise StackError(f"{name} does not start: {self._last_words(name)}")
 
+    def _end(self, *names: str) -> None:
+        for name, state in self.states().items():
+            if name in names and state in UP:
+                with suppress(xmlrpc.client.Fault):  # it has ended by itself
+                    self._rpc.stopProcess(name, False)
+        wait_until(lambda: self._all_in(DOWN, names), STOP_SECONDS, f"one of {', '.join(names)} does not end")
+
     def _all_in(self, wanted: tuple[str, ...], names: tuple[str, ...]) -> bool:
         states = self.states()
         return all(states[name] in wanted for name in names)
@@ -101,11 +112,10 @@ class Supervisor:
     def stop(self) -> None:
         """Stop every program, the proxy first and the database last, then supervisord itself."""
         pid = int(self._rpc.getPID())
-        order = ["prometheus", "nginx-exporter", "nginx", "api"]
-        names = self.states()
-        for name in [*order, *sorted(set(names) - set(order))]:
-            if names.get(name) not in (None, *DOWN):
-                self._rpc.stopProcess(name)
+        front = ("prometheus", "nginx-exporter", "nginx")
+        self._end(*front)
+        self._end("api")
+        self._end(*self.states())
         self._rpc.shutdown()
         wait_until(lambda: not psutil.pid_exists(pid), 30, "supervisord does not end")
 

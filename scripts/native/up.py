@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from contextlib import suppress
@@ -27,6 +28,8 @@ from app.setting_errors import SettingsError
 from app.settings import Settings, load
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_interrupted = threading.Event()
+"""Kept, since an exception is lost where it meets a destructor or a callback, as there are in the driver."""
 
 
 def up(layout: Layout, settings: Settings) -> None:
@@ -127,6 +130,11 @@ def _follow(layout: Layout) -> None:
         _stop(layout)
 
 
+def _interrupt(*_: object) -> None:
+    _interrupted.set()
+    raise KeyboardInterrupt
+
+
 def _stop(layout: Layout) -> None:
     for number in STOPPING:  # once is enough
         signal.signal(number, signal.SIG_IGN)
@@ -145,7 +153,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int)
     given = parser.parse_args()
     for number in STOPPING:
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, _interrupt)
     started = time.monotonic()
     try:
         settings = _settings(given.driver, given.workers)
@@ -155,6 +163,8 @@ def main() -> int:
         install_mongod(layout.mongod)
         try:
             up(layout, settings)
+            if _interrupted.is_set():
+                raise KeyboardInterrupt
         except KeyboardInterrupt:
             if not ran_before:
                 _stop(layout)
