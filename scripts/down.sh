@@ -8,16 +8,22 @@ set -euo pipefail
 # shellcheck source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-arguments=()
+arguments=() volumes=()
 while (($#)); do
   case $1 in
     -h | --help) usage && exit ;;
-    --purge) arguments+=(--purge) ;;
+    --purge) arguments+=(--purge) volumes+=(--volumes) ;;
     *) misuse "unknown argument '$1'" ;;
   esac
   shift
 done
 
-[[ -x $SLUICE_HOME/venv/bin/python ]] || { echo "==> nothing was ever started in $SLUICE_HOME" && exit; }
+if engine_answers && [[ -n $(compose ps --all --quiet 2>/dev/null) ]]; then
+  compose down --remove-orphans "${volumes[@]}"
+  echo "==> stopped"
+elif engine_answers && ((${#volumes[@]})); then
+  compose down "${volumes[@]}"
+fi
+[[ -x $SLUICE_HOME/venv/bin/python ]] || exit 0
 native_path
 exec "$SLUICE_HOME/venv/bin/python" "$root/scripts/native/down.py" "${arguments[@]}"

@@ -27,6 +27,22 @@ native_path() {
   export PYTHONPATH=$root/api:$root/mongo
 }
 
+# compose ARGUMENT...: Docker Compose on this repository's files, or on those that COMPOSE_FILE names
+compose() {
+  (cd "$root" && docker compose "$@")
+}
+
+# engine_answers: is there a Docker engine with Compose, and is it wanted (SLUICE_RUN is not native)
+engine_answers() {
+  [[ ${SLUICE_RUN:-} != native ]] && command -v docker >/dev/null &&
+    docker compose version >/dev/null 2>&1 && timeout 10 docker version >/dev/null 2>&1
+}
+
+# containers_run: does the stack run in containers
+containers_run() {
+  engine_answers && [[ -n $(compose ps --quiet --status running api 2>/dev/null) ]]
+}
+
 # find_python: the name of a Python that is new enough and can make virtual environments
 find_python() {
   local name
@@ -69,4 +85,15 @@ make_venv() {
   "$venv/bin/python" -m pip install -qq --disable-pip-version-check --require-hashes "${requirements[@]}" ||
     fail "the Python packages can't be installed (see above)"
   echo "$wanted" >"$venv/locks.sha256"
+}
+
+# run_backup ACTION: backup.py on the running stack's database, as the application's user
+run_backup() {
+  if containers_run; then
+    compose exec -T api python /srv/mongo/backup.py "$1" --url-file /secrets/api/mongodb_url
+  elif [[ -r $SLUICE_HOME/secrets/mongodb_url ]]; then
+    "$SLUICE_HOME/venv/bin/python" "$root/mongo/backup.py" "$1" --url-file "$SLUICE_HOME/secrets/mongodb_url"
+  else
+    fail "no stack runs; start it with ./scripts/up.sh"
+  fi
 }

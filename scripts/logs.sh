@@ -1,14 +1,34 @@
 #!/usr/bin/env bash
 # Reports on the service's log: pool events, slow operations, errors; see --help.
 set -euo pipefail
+# shellcheck source=lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
-export SLUICE_HOME=${SLUICE_HOME:-$root/.sluice}
 python=${SLUICE_PYTHON:-$SLUICE_HOME/venv/bin/python}
 if ! command -v "$python" >/dev/null; then
-    python=python3 # the reports need nothing but the standard library
+  python=python3 # the reports need nothing but the standard library
 fi
+
+# names_a_log ARGUMENT...: is there a second argument that is neither an option nor an option's value
+names_a_log() {
+  local found=0
+  while (($#)); do
+    case $1 in
+      --over) shift || true ;;
+      -) found=$((found + 1)) ;;
+      -h | --help) return 0 ;;
+      -*) ;;
+      *) found=$((found + 1)) ;;
+    esac
+    shift || true
+  done
+  ((found > 1))
+}
 
 # Safe path: a folder called `scripts` where this is typed must not be taken for ours.
 export PYTHONSAFEPATH=1 PYTHONPATH=$root
+if (($#)) && ! names_a_log "$@" && containers_run; then
+  compose logs --no-color --no-log-prefix api | "$python" -m scripts.log_report "$@" -
+  exit
+fi
 exec "$python" -m scripts.log_report "$@"

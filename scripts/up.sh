@@ -2,31 +2,36 @@
 # Usage: up.sh [-d] [--native|--docker] [--driver pymongo|motor] [--workers N]
 #
 # Starts the whole stack and returns when it is ready: nginx, the API's Gunicorn workers, a three-member MongoDB
-# replica set and Prometheus. Installs what is missing (PyPI, apt), keeps everything below .sluice/, and may be run
-# again at any time. Without -d it then shows the API's log; Ctrl-C stops the stack.
+# replica set and Prometheus; in containers Grafana, too. May be run again at any time. Without -d it then shows the
+# API's log; Ctrl-C stops the stack.
 #
 #   -d, --detach   return once the stack is ready; down.sh stops it
-#   --native       run the services as local processes (the only way so far, and the default)
-#   --docker       run them with Docker Compose (not there yet)
+#   --docker       run it with Docker Compose (the default where an engine answers)
+#   --native       run the services as local processes (the default elsewhere): installs what is missing (PyPI, apt)
+#                  and keeps everything below .sluice/
 #   --driver NAME  MONGODB_DRIVER: pymongo or motor
 #   --workers N    WORKERS: Gunicorn workers
 #
 # Settings come from .env or the environment, see .env.example; run up.sh again to apply changed ones. SLUICE_PORT,
-# SLUICE_API_PORT, SLUICE_MONGO_PORT (the first of three), SLUICE_PROMETHEUS_PORT, SLUICE_NGINX_EXPORTER_PORT and
-# SLUICE_NGINX_STATUS_PORT move the stack; with another SLUICE_HOME (environment only) too, a second runs beside it.
+# SLUICE_PROMETHEUS_PORT and SLUICE_GRAFANA_PORT move the stack, and for local processes SLUICE_API_PORT,
+# SLUICE_MONGO_PORT (the first of three), SLUICE_NGINX_EXPORTER_PORT and SLUICE_NGINX_STATUS_PORT. A second stack runs
+# beside it with other ports and another COMPOSE_PROJECT_NAME or SLUICE_HOME (environment only). SLUICE_RUN=native or
+# docker is as good as the flag.
 set -euo pipefail
 # shellcheck source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
+way=${SLUICE_RUN:-}
+detach=
 arguments=()
 while (($#)); do
   case $1 in
     -h | --help) usage && exit ;;
-    -d | --detach) arguments+=(--detach) ;;
-    --native) ;;
-    --docker) fail "Docker Compose comes with a later version; --native runs the same services as local processes" 2 ;;
+    -d | --detach) detach=yes arguments+=(--detach) ;;
+    --native | --docker) way=${1#--} ;;
     --driver | --workers)
       (($# > 1)) || misuse "$1 needs a value"
+      if [[ $1 == --driver ]]; then export MONGODB_DRIVER=$2; else export WORKERS=$2; fi
       arguments+=("$1" "$2")
       shift
       ;;
@@ -34,6 +39,59 @@ while (($#)); do
   esac
   shift
 done
+
+# address SERVICE PORT: where it is published, as people type it
+address() {
+  local published
+  published=$(compose port "$1" "$2" 2>/dev/null) || return 0
+  echo "http://localhost:${published##*:}"
+}
+
+up_in_containers() {
+  unset SLUICE_RUN
+  engine_answers || fail "no Docker engine with Compose 2 answers; --native runs the same services as local processes"
+  echo "==> Docker Compose: building and starting the stack"
+  if ! compose up --detach --build --wait --quiet-pull; then
+    compose logs --no-color --tail 3 api mongo-init nginx >&2 || true
+    fail "the stack does not come up (see above); docker compose logs shows more"
+  fi
+  local api grafana
+  api=$(address nginx 8000)
+  grafana=$(address grafana 3000)
+  cat <<END
+
+Sluice is ready ($SECONDS s).
+
+  API            ${api:-behind TLS, see docs/compose.md}
+  documentation  $api/docs
+  pools          $api/connection-stats
+  health         $api/health
+  Prometheus     $(address prometheus 9090)
+END
+  if [[ -n $grafana ]]; then
+    cat <<END
+  Grafana        $api/grafana/ (to change something: admin, with the password that this shows:
+                 docker compose exec grafana cat /secrets/grafana/admin_password)
+END
+  fi
+  cat <<END
+
+  ./scripts/seed.sh --users 100000     fill the database
+  ./scripts/logs.sh slow               what is slow, and where
+  ./scripts/down.sh                    stop everything
+END
+  [[ -z $detach ]] || return 0
+  trap 'trap "" INT TERM; echo; echo "==> stopping"; compose stop; exit' INT TERM
+  compose logs --follow --no-log-prefix --tail 20 api || true
+  compose stop
+}
+
+case $way in
+  docker) up_in_containers && exit ;;
+  native) ;;
+  "") if engine_answers; then up_in_containers && exit; fi ;;
+  *) fail "SLUICE_RUN='$way': allowed is native or docker" 2 ;;
+esac
 
 make_venv "$SLUICE_HOME/venv" "$root/api/requirements.lock" "$root/scripts/requirements.lock"
 native_path

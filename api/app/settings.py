@@ -208,7 +208,10 @@ def _weaker(name: str, file: str) -> str:
 
 def _read_secret(name: str, path: Path) -> str:
     try:
-        return path.read_text().strip()
+        text = path.read_text().strip()
+        if not text:  # an empty key would let everybody in
+            raise OSError(0, "it is empty")
+        return text
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
         raise ValueError(f"{name.upper()}_FILE={str(path)!r}: allowed is a readable file ({reason})") from None

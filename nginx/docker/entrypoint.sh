@@ -14,7 +14,7 @@ conf=$run/conf
 upstream() {
   echo "upstream api {"
   echo "  zone api 256k;"
-  for twice in 1 2; do
+  for _ in 1 2; do
     if [ $# = 0 ]; then
       echo "  server api:8000 resolve max_fails=0;"
     else

@@ -5,9 +5,18 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from typing import Protocol
 
 import httpx
-from stack import Stack, until
+from stack import until
+
+
+class Served(Protocol):
+    """Anything that answers at an address."""
+
+    @property
+    def url(self) -> str: ...
+
 
 Send = Callable[[httpx.Client], httpx.Response]
 
@@ -15,7 +24,7 @@ Send = Callable[[httpx.Client], httpx.Response]
 class Callers:
     """Runs while the block does. An outcome is a status, or the name of what went wrong below HTTP."""
 
-    def __init__(self, stack: Stack, send: Send, *, callers: int = 8) -> None:
+    def __init__(self, stack: Served, send: Send, *, callers: int = 8) -> None:
         self._url = stack.url
         self._send = send
         self._done = threading.Event()

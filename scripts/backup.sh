@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Usage: backup.sh [FILE]
+#
+# Saves the running stack's database to FILE (default: sluice-<time>.backup here), from one snapshot, while it serves.
+# The file appears once it is whole. restore.sh puts it back.
+set -euo pipefail
+# shellcheck source=lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+[[ ${1:-} == -h || ${1:-} == --help ]] && usage && exit
+if (($# > 1)) || [[ ${1:-} == -* ]]; then misuse "one file is all it takes"; fi
+
+file=${1:-sluice-$(date +%Y%m%d-%H%M%S).backup}
+umask 077
+trap 'rm -f "$file.draft"' EXIT
+run_backup dump >"$file.draft" || fail "no backup was made"
+mv "$file.draft" "$file"
+echo "==> $file: $(du -h "$file" | cut -f1)"

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Usage: restore.sh [--yes] FILE
+#
+# Puts the collections that FILE, made by backup.sh, holds in the place of those in the running stack's database. Other
+# collections stay. A file that is damaged changes nothing.
+#
+#   --yes   don't ask
+set -euo pipefail
+# shellcheck source=lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+yes='' file=''
+while (($#)); do
+  case $1 in
+    -h | --help) usage && exit ;;
+    --yes) yes=1 ;;
+    -*) misuse "unknown argument '$1'" ;;
+    *)
+      [[ -z $file ]] || misuse "one file is all it takes"
+      file=$1
+      ;;
+  esac
+  shift
+done
+[[ -n $file ]] || misuse "which file?"
+[[ -r $file ]] || fail "$file can't be read"
+if [[ -z $yes ]]; then
+  read -rp "Replace what is in the database with $file? [y/N] " answer || answer=''
+  [[ $answer == [yY]* ]] || fail "nothing was changed"
+fi
+run_backup restore <"$file"

@@ -1,0 +1,41 @@
+"""A Docker engine for these tests alone, and the stack on it, started by up.sh and stopped by down.sh."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from engine import Engine, NoEngineError
+from project import Project, mongod
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    engine = Engine(Path(tempfile.mkdtemp(prefix="sluice-")))
+    try:
+        try:
+            engine.start(mongod())
+        except NoEngineError as error:
+            pytest.skip(f"no Docker engine for the compose tests: {error}")
+        yield engine
+    finally:
+        engine.stop()
+
+
+@pytest.fixture(scope="session")
+def project(engine: Engine) -> Iterator[Project]:
+    """The running stack, one container of the API."""
+    project = Project(engine, "sluice-test")
+    try:
+        started = time.monotonic()
+        project.script("up.sh", "-d")
+        print(f"up.sh took {time.monotonic() - started:.0f} s")
+        yield project
+        project.script("down.sh", "--purge")
+        assert project.docker("ps", "-aq") == ""
+        assert project.docker("volume", "ls", "-q", "--filter", "name=sluice-test") == ""
+    finally:
+        project.down()

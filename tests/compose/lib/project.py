@@ -1,0 +1,112 @@
+"""The real compose files, brought up as a project of its own on free ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import httpx
+from engine import Engine
+from stack import free_ports_in_a_row
+
+ROOT = Path(__file__).resolve().parents[3]
+WITHOUT_GRAFANA = "tests/compose/without-grafana.yml"
+
+
+class Project:
+    """One compose project. Every command runs as a person's would: from the scripts, or `docker compose`."""
+
+    def __init__(self, engine: Engine, name: str, files: tuple[str, ...] = ("docker-compose.yml",)) -> None:
+        self._engine = engine
+        self.name = name
+        self.port = free_ports_in_a_row(3)
+        self.environment = engine.environment | {
+            "COMPOSE_PROJECT_NAME": name,
+            "COMPOSE_FILE": ":".join((*files, WITHOUT_GRAFANA)),
+            "SLUICE_HOME": str(engine.folder / name),  # where no native stack is
+            "SLUICE_PORT": str(self.port),
+            "SLUICE_PROMETHEUS_PORT": str(self.port + 1),
+        }
+        for setting in ("SLUICE_RUN", "SLUICE_ADDRESS", "API_KEY"):
+            self.environment.pop(setting, None)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @cached_property
+    def http(self) -> httpx.Client:
+        """Through nginx."""
+        return httpx.Client(base_url=self.url, timeout=30)
+
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, env=self.environment | environment, cwd=ROOT, capture_output=True, text=True, timeout=180
+        )
+
+    def script(self, name: str, *arguments: str, **environment: str) -> str:
+        """What one of scripts/ prints. It has to succeed."""
+        done = self.run(str(ROOT / "scripts" / name), *arguments, **environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def compose(self, *arguments: str, **environment: str) -> str:
+        """What `docker compose` prints. It has to succeed."""
+        done = self.run("docker", "compose", *arguments, **environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def docker(self, *arguments: str) -> str:
+        done = self.run("docker", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def containers(self, service: str = "") -> list[str]:
+        """The ids of a service's running containers."""
+        return self.compose("ps", "-q", *([service] if service else [])).split()
+
+    def inspect(self, *containers: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.docker("inspect", *containers))
+        return found
+
+    def address(self, container: str) -> str:
+        """Where nginx reaches it."""
+        networks = self.inspect(container)[0]["NetworkSettings"]["Networks"]
+        return str(networks[f"{self.name}_edge"]["IPAddress"])
+
+    def upstreams(self, request_id: str) -> list[str]:
+        """The addresses to which nginx sent the requests with this id."""
+        lines = self.compose("logs", "--no-color", "--no-log-prefix", "nginx").splitlines()
+        entries = [json.loads(line) for line in lines if line.startswith("{")]
+        return [str(entry["upstream"]) for entry in entries if entry["request_id"] == request_id]
+
+    def python(self, code: str) -> Any:
+        """Run Python where the secrets are (`mongo-init`'s container); what it prints, as JSON."""
+        return json.loads(self.compose("run", "--rm", "--no-deps", "-T", "mongo-init", "python", "-c", code))
+
+    def primary(self) -> str:
+        """The service whose member is primary, as the API sees it."""
+        members = self.http.get("/health").json()["members"]
+        return next(str(member["address"]).partition(":")[0] for member in members if member["role"] == "RSPrimary")
+
+    def whole(self) -> bool:
+        """Does the API see all members, one of them primary."""
+        return str(self.http.get("/health").json()["status"]) == "ok"
+
+    def targets(self) -> dict[str, str]:
+        """Prometheus' targets and their health."""
+        answer = httpx.get(f"http://127.0.0.1:{self.port + 1}/api/v1/targets").json()
+        return {target["scrapeUrl"]: target["health"] for target in answer["data"]["activeTargets"]}
+
+    def down(self) -> None:
+        """Whatever there is of it, whether or not it came up."""
+        self.run("docker", "compose", "down", "--volumes", "--remove-orphans", "--timeout", "5")
+
+
+def mongod() -> Path:
+    """The mongod that the tests have, or where one is to be put."""
+    return Path(os.environ.get("SLUICE_MONGOD") or ROOT / ".sluice/bin/mongod")

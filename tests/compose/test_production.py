@@ -1,0 +1,127 @@
+"""What docker-compose.prod.yml adds. Runs after the development stack is gone, or beside it."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from engine import Engine
+from project import Project
+
+pytestmark = pytest.mark.timeout(500)
+
+KEY = "a key for tests only"
+USER = {"email": "production@example.org", "name": "Production"}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate and an API key."""
+    folder = tmp_path_factory.mktemp("production")
+    for parent in (folder, *folder.parents[:3]):
+        if parent.owner() == folder.owner() and parent != Path(parent.anchor):
+            parent.chmod(0o755)
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    command += " -addext subjectAltName=DNS:localhost"
+    subprocess.run(
+        [*command.split(), "-keyout", folder / "privkey.pem", "-out", folder / "fullchain.pem"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    (folder / "api_key").write_text(f"{KEY}\n")
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def production(engine: Engine, files: Path) -> Iterator[Project]:
+    project = Project(engine, "sluice-prod", ("docker-compose.yml", "docker-compose.prod.yml"))
+    project.environment |= {
+        "TLS_DIRECTORY": str(files),
+        "API_KEY_FILE": str(files / "api_key"),
+        "SLUICE_ADDRESS": "127.0.0.1",
+        "SLUICE_HTTPS_PORT": str(project.port),
+        "SLUICE_HTTP_PORT": str(project.port + 2),
+        "API_CONTAINERS": "1",
+    }
+    try:
+        project.script("up.sh", "-d")
+        yield project
+    finally:
+        project.down()
+
+
+@pytest.fixture(scope="module")
+def https(production: Project, files: Path) -> Iterator[httpx.Client]:
+    context = ssl.create_default_context(cafile=str(files / "fullchain.pem"))
+    with httpx.Client(base_url=f"https://localhost:{production.port}", verify=context, timeout=30) as client:
+        yield client
+
+
+@pytest.mark.parametrize("missing", ["TLS_DIRECTORY", "API_KEY_FILE"])
+def test_it_refuses_to_start_without(production: Project, missing: str) -> None:
+    done = production.run("docker", "compose", "config", "-q", **{missing: ""})
+    assert done.returncode != 0
+    assert missing in done.stderr
+
+
+def test_an_empty_key_is_refused(production: Project, files: Path) -> None:
+    empty = files / "empty"
+    empty.touch()
+    empty.chmod(0o644)
+    done = production.run("docker", "compose", "run", "--rm", "--no-deps", "-T", "api", API_KEY_FILE=str(empty))
+    assert done.returncode == 1
+    assert "API_KEY_FILE" in done.stderr
+
+
+def test_plain_http_only_redirects(production: Project) -> None:
+    answer = httpx.get(f"http://localhost:{production.port + 2}/users?limit=1")
+    assert answer.status_code == 308
+    assert answer.headers["Location"] == "https://localhost/users?limit=1"
+
+
+def test_tls_with_hsts_and_http_2(https: httpx.Client, production: Project) -> None:
+    answer = https.get("/health/ready")
+    assert answer.status_code == 200
+    assert answer.headers["Strict-Transport-Security"].startswith("max-age=31536000")
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    with context.wrap_socket(socket.create_connection(("127.0.0.1", production.port))) as connection:
+        assert connection.selected_alpn_protocol() == "h2"
+        assert connection.version() == "TLSv1.3"
+
+
+def test_writing_needs_the_key(https: httpx.Client) -> None:
+    assert https.post("/users", json=USER).status_code == 401
+    assert https.post("/users", json=USER, headers={"X-API-Key": "another"}).status_code == 401
+    assert https.post("/users", json=USER, headers={"X-API-Key": KEY}).status_code == 201
+    assert https.get("/users").status_code == 200
+
+
+def test_nobody_gets_more_than_their_share(https: httpx.Client) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: https.get("/health/live"), range(1200)))
+    outcomes = Counter(answer.status_code for answer in answers)
+    assert set(outcomes) == {200, 429}
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert refused.json()["type"] == "/problems/too-many-requests"
+    assert refused.headers["Retry-After"] == "1"
+
+
+def test_every_service_is_limited_restarted_and_its_log_rotated(production: Project) -> None:
+    for container in production.inspect(*production.containers()):
+        host = container["HostConfig"]
+        assert host["Memory"] > 0
+        assert host["NanoCpus"] > 0
+        assert host["RestartPolicy"]["Name"] == "unless-stopped"
+        assert host["SecurityOpt"] == ["no-new-privileges:true"]
+        assert host["CapDrop"] == ["ALL"]
+        assert host["LogConfig"]["Config"] == {"max-size": "20m", "max-file": "5"}
