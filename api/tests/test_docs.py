@@ -5,48 +5,94 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import tomllib
+from dataclasses import fields
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+from annotated_types import Ge, Le
+from pydantic import SecretStr
 
 from app.problems import Kind
 from app.settings import Settings
-from sluice import metrics
+from sluice import metrics, summary
+from sluice.budget import Demand
 
 ROOT = Path(__file__).parents[2]
+SCHEMA: dict[str, dict[str, Any]] = Settings.model_json_schema()["properties"]
 TRACKED = subprocess.run(
     ["git", "ls-files", "-z", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
 ).stdout.split("\0")[:-1]
 
 
-def settings_in_example() -> dict[str, str]:
-    text = (ROOT / ".env.example").read_text()
-    return dict(re.findall(r"^# ([A-Z_]+)=(.*)$", text, re.MULTILINE))
+def settings_in_example() -> dict[str, tuple[str, str]]:
+    """Each name with the default that is shown, and what is said about it."""
+    found: dict[str, tuple[str, str]] = {}
+    said: list[str] = []
+    for line in (ROOT / ".env.example").read_text().splitlines():
+        if setting := re.fullmatch(r"# ([A-Z][A-Z_]+)=(\S*)", line):
+            assert setting[1] not in found, f"{setting[1]} is there twice"
+            found[setting[1]] = (setting[2], " ".join(said))
+            said = []
+        elif line.startswith("# "):
+            said.append(line[2:])
+        else:
+            said = []
+    return found
+
+
+def stack_settings() -> dict[str, str]:
+    """What the scripts and the compose files read besides the service's settings, with its default."""
+    layout = (ROOT / "scripts/native/layout.py").read_text()
+    ports = re.findall(r'_port\((?:values, )?"(SLUICE_\w+)", ([\d_]+)\)', layout)
+    found = {"SLUICE_HOME": "", "SLUICE_RUN": ""} | {name: port.replace("_", "") for name, port in ports}
+    assert ports
+    for file in ("docker-compose.prod.yml", "docker-compose.yml"):  # the usual one's defaults are those to show
+        for name, default in re.findall(r"\$\{([A-Z_]+)(?::-([^}]*)|:\?[^}]*)?\}", (ROOT / file).read_text()):
+            if name.lower() not in Settings.model_fields:
+                found[name] = default
+    return found
+
+
+def limits(name: str) -> tuple[int, int] | None:
+    """The least and the most that a setting may be, if it is a number."""
+    if "integer" not in {part.get("type") for part in (SCHEMA[name], *SCHEMA[name].get("anyOf", ()))}:
+        return None
+    field = Settings.model_fields[name]
+    given = [*field.metadata, *(limit for part in getattr(field.annotation, "__args__", ()) for limit in _of(part))]
+    least = [int(str(limit.ge)) for limit in given if isinstance(limit, Ge)]
+    most = [int(str(limit.le)) for limit in given if isinstance(limit, Le)]
+    return max(least), min(most)
+
+
+def _of(annotation: Any) -> list[Any]:
+    return [limit for part in getattr(annotation, "__metadata__", ()) for limit in getattr(part, "metadata", ())]
 
 
 def test_every_setting_is_in_the_example_and_nothing_else_is() -> None:
-    shown = {name for name in settings_in_example() if not name.startswith("SLUICE_")}
-    assert shown == {name.upper() for name in Settings.model_fields}
+    assert set(settings_in_example()) == {name.upper() for name in Settings.model_fields} | set(stack_settings())
 
 
 def test_the_example_shows_the_real_defaults() -> None:
-    for name, shown in settings_in_example().items():
-        if name.startswith("SLUICE_"):
-            continue
-        field = Settings.model_fields[name.lower()]
-        default = field.default if field.default_factory is None and field.default is not None else ""
-        if hasattr(default, "get_secret_value"):
-            default = default.get_secret_value()
-        assert shown == (str(default).lower() if isinstance(default, bool) else str(default)), name
+    expected = stack_settings()
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default_factory is not None or field.default is None else field.default
+        text = default.get_secret_value() if isinstance(default, SecretStr) else str(default)
+        expected[name.upper()] = text.lower() if isinstance(default, bool) else text
+    assert {name: default for name, (default, _) in settings_in_example().items()} == expected
 
 
-def test_the_stacks_ports_are_in_the_example() -> None:
-    layout = (ROOT / "scripts/native/layout.py").read_text()
-    ports = dict(re.findall(r'_port\((?:values, )?"(SLUICE_\w+)", ([\d_]+)\)', layout))
-    shown = settings_in_example()
-    assert ports
-    assert {name: shown.get(name) for name in ports} == {name: port.replace("_", "") for name, port in ports.items()}
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_the_example_says_what_is_allowed(name: str) -> None:
+    said = settings_in_example()[name.upper()][1]
+    assert said
+    if (allowed := limits(name)) is not None:
+        assert f"{allowed[0]} to {allowed[1]}" in said
+    for choice in SCHEMA[name].get("enum", ()):
+        assert re.search(rf"\b{choice}\b", said), choice
 
 
 def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
@@ -54,20 +100,47 @@ def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
     assert documented == metrics.names() | {"http_requests_total", "http_request_duration_seconds"}
 
 
+def test_metrics_are_documented_as_they_are_exported(tmp_path: Path) -> None:
+    text = (ROOT / "docs/metrics.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\w+)[^|]* \| (.*) \|$", text, re.MULTILINE)
+    documented = {name.removesuffix("_total"): (kind, meaning) for name, kind, meaning in rows}
+    for family in metrics.SluiceCollector(tmp_path, "sluice", demand=Demand(1, 1, 1), budget=1).collect():
+        assert documented[family.name] == (family.type, family.documentation)
+
+
 def test_every_problem_is_documented_and_every_documented_one_exists() -> None:
     modules = [import_module(f"app.{name}") for name in ("problems", "errors", "health")]
-    kinds = {value.type for module in modules for value in vars(module).values() if isinstance(value, Kind)}
-    documented = set(re.findall(r"^\| `(/problems/[\w-]+)` \|", (ROOT / "docs/errors.md").read_text(), re.MULTILINE))
+    kinds = [value for module in modules for value in vars(module).values() if isinstance(value, Kind)]
+    rows = re.findall(
+        r"^\| `(/problems/[\w-]+)` \| (\d+) \| (\d*) *\|", (ROOT / "docs/errors.md").read_text(), re.MULTILINE
+    )
+    documented = {kind: (status, retry_after) for kind, status, retry_after in rows}
     by_nginx = set(re.findall(r"/problems/[\w-]+", (ROOT / "nginx/nginx.conf").read_text()))
     assert by_nginx
-    assert documented == kinds | by_nginx
+    assert set(documented) == {kind.type for kind in kinds} | by_nginx
+    for kind in kinds:
+        status, retry_after = documented[kind.type]
+        assert status == str(kind.status), kind.type
+        assert kind.type in by_nginx or retry_after == str(kind.retry_after or ""), kind.type
+
+
+@pytest.mark.parametrize(
+    "part", [summary.PoolSummary, summary.WorkerSummary, summary.CoalescingSummary, summary.ContainerSummary]
+)
+def test_every_figure_of_the_statistics_is_documented(part: type[Any]) -> None:
+    documented = set(re.findall(r"`(\w+)`", (ROOT / "docs/pool.md").read_text()))
+    assert {field.name for field in fields(part)} - {"pool"} <= documented
 
 
 @pytest.mark.parametrize("page", TRACKED)
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
-        assert (path.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(#[^)]*)?\)", path.read_text()):
+        linked = path.parent / target if target else path
+        assert linked.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
+            assert anchor[1:] in {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings}, anchor
 
 
 @pytest.mark.parametrize("module", sorted((ROOT / "api/sluice").glob("*.py")), ids=lambda path: str(path.stem))
@@ -79,6 +152,12 @@ def test_the_pool_core_knows_no_web_framework_and_no_application(module: Path) -
         elif isinstance(node, ast.ImportFrom) and node.module:
             imported.add(node.module.partition(".")[0])
     assert imported.isdisjoint({"app", "fastapi", "starlette", "uvicorn", "gunicorn"})
+
+
+@pytest.mark.parametrize("driver", ["pymongo", "motor"])
+def test_the_drivers_are_the_pinned_ones(driver: str) -> None:
+    project = tomllib.loads((ROOT / "api/pyproject.toml").read_text())["project"]
+    assert f"{driver}=={version(driver)}" in project["dependencies"]
 
 
 def test_no_file_names_a_package_registry_or_pins_without_hashes() -> None:
