@@ -97,8 +97,8 @@ class Settings(BaseSettings):
     workers: Count = Field(default_factory=lambda: len(os.sched_getaffinity(0)))
     bind: Annotated[str, Field(min_length=1)] = "127.0.0.1:8000"
     preload: bool = False
-    max_requests: CountOrNone = Field(default=1_000, le=100_000_000)
-    max_requests_jitter: CountOrNone = 100
+    max_requests: Annotated[int, Field(ge=0, le=100_000_000)] = 1_000
+    max_requests_jitter: Annotated[int, Field(ge=0, le=100_000_000)] = 100
     timeout: Annotated[int, Field(ge=1, le=3_600)] = 30
     graceful_timeout: Annotated[int, Field(ge=1, le=3_600)] = 30
     keep_alive: Annotated[int, Field(ge=1, le=3_600)] = 5
