@@ -32,6 +32,11 @@ compose() {
   (cd "$root" && docker compose "$@")
 }
 
+# container_logs ARGUMENT...: the lines as they were written; some versions put a terminal's code before each
+container_logs() {
+  compose logs --no-color --no-log-prefix "$@" | sed --unbuffered $'s/^\e\\[2K//'
+}
+
 # engine_answers: is there a Docker engine with Compose, and is it wanted (SLUICE_RUN is not native)
 engine_answers() {
   [[ ${SLUICE_RUN:-} != native ]] && command -v docker >/dev/null &&

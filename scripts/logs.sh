@@ -28,7 +28,7 @@ names_a_log() {
 # Safe path: a folder called `scripts` where this is typed must not be taken for ours.
 export PYTHONSAFEPATH=1 PYTHONPATH=$root
 if (($#)) && ! names_a_log "$@" && containers_run; then
-  compose logs --no-color --no-log-prefix api | "$python" -m scripts.log_report "$@" -
+  container_logs api | "$python" -m scripts.log_report "$@" -
   exit
 fi
 exec "$python" -m scripts.log_report "$@"

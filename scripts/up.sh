@@ -82,7 +82,7 @@ END
 END
   [[ -z $detach ]] || return 0
   trap 'trap "" INT TERM; echo; echo "==> stopping"; compose stop; exit' INT TERM
-  compose logs --follow --no-log-prefix --tail 20 api || true
+  container_logs --follow --tail 20 api || true
   compose stop
 }
 

@@ -73,5 +73,6 @@ cat >$conf/limits.conf <<END
 client_max_body_size $body;      # MAX_BODY_BYTES
 client_body_buffer_size $body;   # so that no body touches a disk
 proxy_read_timeout $(read_timeout)s;  # above REQUEST_TIMEOUT_MS and TIMEOUT
+proxy_next_upstream_tries 6;  # some containers may have gone, or not listen yet
 END
 exec nginx -p $run -c $conf/nginx.conf

@@ -35,7 +35,7 @@ def project(engine: Engine) -> Iterator[Project]:
         print(f"up.sh took {time.monotonic() - started:.0f} s")
         yield project
         project.script("down.sh", "--purge")
-        assert project.docker("ps", "-aq") == ""
+        assert project.docker("ps", "-aq", "--filter", "name=sluice-test") == ""
         assert project.docker("volume", "ls", "-q", "--filter", "name=sluice-test") == ""
     finally:
         project.down()

@@ -78,10 +78,14 @@ class Project:
         networks = self.inspect(container)[0]["NetworkSettings"]["Networks"]
         return str(networks[f"{self.name}_edge"]["IPAddress"])
 
+    def log(self, service: str) -> list[str]:
+        """What it wrote; some versions of Compose put a terminal's code before each line."""
+        text = self.compose("logs", "--no-color", "--no-log-prefix", service)
+        return text.replace("\x1b[2K", "").splitlines()
+
     def upstreams(self, request_id: str) -> list[str]:
         """The addresses to which nginx sent the requests with this id."""
-        lines = self.compose("logs", "--no-color", "--no-log-prefix", "nginx").splitlines()
-        entries = [json.loads(line) for line in lines if line.startswith("{")]
+        entries = [json.loads(line) for line in self.log("nginx") if line.startswith("{")]
         return [str(entry["upstream"]) for entry in entries if entry["request_id"] == request_id]
 
     def python(self, code: str) -> Any:
