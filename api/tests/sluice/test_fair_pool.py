@@ -107,16 +107,16 @@ async def test_cancelling_what_has_started(open_sluice: OpenSluice, driver: str)
     sluice = await open_sluice(max_pool_size=1)
     await with_one_document(sluice)
     started = time.monotonic()
-    task = asyncio.create_task(slow(sluice, 0.6))
+    task = asyncio.create_task(slow(sluice, 3))
     await until(lambda: total(sluice).pool.active_connections == 1)
     task.cancel()
     await settle([task])
     await until(lambda: held(sluice) == 0)
     if driver == "motor":
-        assert time.monotonic() - started >= 0.6
+        assert time.monotonic() - started >= 3
         assert total(sluice).pool.closed == {}
     else:
-        assert time.monotonic() - started < 0.6
+        assert time.monotonic() - started < 3
         assert total(sluice).pool.closed == {"error": 1}
     await sluice.collection("slow").find_one({"_id": 1})
 
