@@ -126,7 +126,8 @@ def test_three_containers_serve_and_nginx_follows_a_new_one_under_traffic(projec
         again = {f"{project.address(container)}:8000" for container in project.containers("api")}
         until(lambda: again <= set(project.upstreams(request_id)[-600:]), 30)
         callers.wait_for(200, times=200)
-    assert set(callers.outcomes) == {200}
+    failed = [entry for entry in project.requests(request_id) if entry["status"] != 200]
+    assert set(callers.outcomes) == {200}, failed[:3]
 
 
 def test_a_rollout_costs_no_request(project: Project) -> None:

@@ -83,10 +83,14 @@ class Project:
         text = self.compose("logs", "--no-color", "--no-log-prefix", service)
         return text.replace("\x1b[2K", "").splitlines()
 
+    def requests(self, request_id: str) -> list[dict[str, Any]]:
+        """What nginx logged of the requests with this id."""
+        entries = [json.loads(line) for line in self.log("nginx") if line.startswith("{")]
+        return [entry for entry in entries if entry["request_id"] == request_id]
+
     def upstreams(self, request_id: str) -> list[str]:
         """The addresses to which nginx sent the requests with this id."""
-        entries = [json.loads(line) for line in self.log("nginx") if line.startswith("{")]
-        return [str(entry["upstream"]) for entry in entries if entry["request_id"] == request_id]
+        return [str(entry["upstream"]) for entry in self.requests(request_id)]
 
     def python(self, code: str) -> Any:
         """Run Python where the secrets are (`mongo-init`'s container); what it prints, as JSON."""
