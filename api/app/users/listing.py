@@ -63,7 +63,8 @@ class Listing(BaseModel):
         value = last.get(self.field)
         if isinstance(value, datetime):
             value = _milliseconds(value)
-        text = json.dumps([self.sort, value, str(last["_id"])], separators=(",", ":"))
+        # Not escaped: of a long name in another script, that would be longer than a cursor may be.
+        text = json.dumps([self.sort, value, str(last["_id"])], ensure_ascii=False, separators=(",", ":"))
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     def _decoded(self, cursor: str) -> tuple[Any, ObjectId]:

@@ -56,6 +56,11 @@ def test_any_name_comes_back(name: str) -> None:
     assert after("name", {"name": name})[0]["name"] == name
 
 
+@pytest.mark.parametrize("letter", ["x", "é", "語", "😀", "\x01"])
+def test_the_longest_name_fits_into_a_cursor(letter: str) -> None:
+    assert after("name", {"name": letter * 200})[0]["name"] == letter * 200
+
+
 @pytest.mark.parametrize(
     "cursor",
     [
