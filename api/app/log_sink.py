@@ -27,8 +27,9 @@ class FileSink:
         except FileNotFoundError:
             moved = True
         if moved:
-            os.close(self._file)
-            self._open()
+            before = self._file
+            self._open()  # first: if it fails, the old descriptor stays ours and isn't closed twice
+            os.close(before)
         _write_all(self._file, record)
 
     def _open(self) -> None:

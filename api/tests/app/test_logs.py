@@ -126,6 +126,23 @@ def test_a_message_can_not_forge_a_line(log_file: Callable[..., Path]) -> None:
     assert len(log.read_text().splitlines()) == 1
 
 
+def test_a_file_that_can_not_be_opened_anew_costs_no_other_descriptor(tmp_path: Path) -> None:
+    path = tmp_path / "api.log"
+    sink = FileSink(path)
+    path.rename(tmp_path / "api.log.1")
+    path.mkdir()
+    others = []
+    for _ in range(3):
+        with pytest.raises(IsADirectoryError):
+            sink.write(b"lost\n")
+        others.append(os.open(os.devnull, os.O_RDONLY))  # would get the number of one that was closed by mistake
+    path.rmdir()
+    sink.write(b"found\n")
+    assert path.read_bytes() == b"found\n"
+    for other in others:
+        os.close(other)  # raises for one that is closed already
+
+
 def test_a_rotated_file_is_opened_anew(tmp_path: Path) -> None:
     path = tmp_path / "api.log"
     sink = FileSink(path)
