@@ -54,17 +54,24 @@ class HttpMetrics(PrometheusInstrumentatorMiddleware):
     def __init__(self, app: ASGIApp, directory: Path) -> None:
         _share(directory)
         super().__init__(app, excluded_handlers=UNMEASURED, instrumentations=[_instrumentation()])
-        self._templates: list[tuple[re.Pattern[str], str]] | None = None
+        self._templates: list[tuple[re.Pattern[str], frozenset[str] | None, str]] | None = None
 
     def _get_handler(self, request: HTTPConnection) -> tuple[str, bool]:
         if self._templates is None:
             routes: list[Any] = _effective_routes(request.scope["app"].routes)
-            self._templates = [(route.path_regex, route.path) for route in routes if hasattr(route, "path_regex")]
-        path = request.scope["path"]
-        for pattern, template in self._templates:
+            self._templates = [
+                (route.path_regex, getattr(route, "methods", None) and frozenset(route.methods), route.path)
+                for route in routes
+                if hasattr(route, "path_regex")
+            ]
+        path, method = request.scope["path"], request.scope["method"]
+        other_method = None
+        for pattern, methods, template in self._templates:
             if pattern.match(path):
-                return template, True
-        return path, False
+                if not methods or method in methods:
+                    return template, True
+                other_method = other_method or template
+        return other_method or path, other_method is not None
 
 
 def _instrumentation() -> Callable[[Info], None]:

@@ -77,8 +77,12 @@ async def test_metrics_are_grouped_by_route(http: httpx.AsyncClient) -> None:
     for n in range(3):
         await http.get(f"/users/{n}")
     await http.get("/nowhere")
+    await http.post("/users/bulk")
+    await http.put("/users/bulk")
     text = (await http.get("/metrics")).text
     assert 'http_requests_total{handler="/users/{id}",method="GET",status="4xx"} 3.0' in text
+    assert 'http_requests_total{handler="/users/bulk",method="POST",status="4xx"} 1.0' in text
+    assert 'method="PUT",status="4xx"} 1.0' in text
     assert 'handler="none"' in text
     assert 'handler="/metrics"' not in text
     assert 'sluice_worker_ready{worker="0"} 0.0' in text
