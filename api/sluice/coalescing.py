@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import copy
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -53,13 +53,15 @@ class Coalescer(Generic[Item, Result]):
     """Sends what waits in batches of one task each; belongs to one event loop.
 
     `run` gets a batch and settles its entries' futures; whatever it raises goes to those that it left unsettled.
+    Several may share `stats`, which then has their sums.
     """
 
     def __init__(self, stats: CoalescerStats, limits: Limits, run: Run[Item, Result]) -> None:
         self.stats = stats
         self.limits = limits
         self._run = run
-        self._waiting: deque[Entry[Item, Result]] = deque()
+        self._in_flight = 0
+        self._waiting: OrderedDict[Entry[Item, Result], None] = OrderedDict()
         self._batches: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -69,13 +71,13 @@ class Coalescer(Generic[Item, Result]):
 
     def take_lane(self) -> bool:
         """Take a lane for an operation of one's own, if nobody waits for one. `leave_lane` gives it back."""
-        if self._waiting or self.stats.in_flight >= self.limits.lanes or self._closed:
+        if self._waiting or self._in_flight >= self.limits.lanes or self._closed:
             return False
-        self.stats.in_flight += 1
-        self.stats.count(1)
+        self._enter_lane(1)
         return True
 
     def leave_lane(self) -> None:
+        self._in_flight -= 1
         self.stats.in_flight -= 1
         if self._waiting:
             self._depart()
@@ -94,11 +96,15 @@ class Coalescer(Generic[Item, Result]):
         now = time.monotonic()
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         entry = Entry(item, size, None if left is None else now + left, now, future)
-        self._waiting.append(entry)
-        self.stats.waiting = len(self._waiting)
-        if self.stats.in_flight < self.limits.lanes:
+        self._waiting[entry] = None
+        self.stats.waiting += 1
+        if self._in_flight < self.limits.lanes:
             self._depart()
-        result = await future
+        try:
+            result = await future
+        finally:
+            if entry in self._waiting:  # cancelled before it left
+                self._forget(entry)
         request = timings.current()
         if request is not None:
             request.queue_wait += entry.left - now
@@ -107,39 +113,45 @@ class Coalescer(Generic[Item, Result]):
     async def close(self) -> None:
         """Send away whoever waits, and wait for the batches that have left."""
         self._closed = True
-        for entry in self._waiting:
+        for entry in list(self._waiting):
+            self._forget(entry)
             if not entry.future.done():
                 entry.future.set_exception(PoolUnavailable("the MongoDB client was closed"))
-        self._waiting.clear()
-        self.stats.waiting = 0
         if self._batches:
             await asyncio.wait(self._batches)
 
     def _depart(self) -> None:
         """Send batches while there are lanes and callers that still want an answer."""
-        while self.stats.in_flight < self.limits.lanes:
+        while self._in_flight < self.limits.lanes:
             batch = self._next_batch()
             if not batch:
                 return
-            self.stats.in_flight += 1
-            self.stats.count(len(batch))
+            self._enter_lane(len(batch))
             # A context of its own: no caller's deadline, cancellation or timings reach the others through it.
             task = asyncio.create_task(self._travel(batch), context=contextvars.Context())
             self._batches.add(task)
             task.add_done_callback(self._batches.discard)
 
+    def _enter_lane(self, size: int) -> None:
+        self._in_flight += 1
+        self.stats.in_flight += 1
+        self.stats.count(size)
+
+    def _forget(self, entry: Entry[Item, Result]) -> None:
+        del self._waiting[entry]
+        self.stats.waiting -= 1
+
     def _next_batch(self) -> list[Entry[Item, Result]]:
         batch: list[Entry[Item, Result]] = []
         size = 0
         while self._waiting and len(batch) < self.limits.batch:
-            entry = self._waiting[0]
+            entry = next(iter(self._waiting))
             if batch and size + entry.size > self.limits.batch_bytes:
                 break
-            self._waiting.popleft()
-            if not entry.future.done():  # else cancelled meanwhile
+            self._forget(entry)
+            if not entry.future.done():  # else cancelled in this very step
                 batch.append(entry)
                 size += entry.size
-        self.stats.waiting = len(self._waiting)
         return batch
 
     async def _travel(self, batch: list[Entry[Item, Result]]) -> None:
@@ -156,13 +168,18 @@ class Coalescer(Generic[Item, Result]):
                 async with deadline.limit(max(0.001, latest - now)):
                     await self._run(batch)
         except BaseException as error:
-            for entry in batch:
-                if not entry.future.done():
-                    entry.future.set_exception(_own(error))
+            fail_all(batch, error)
             if not isinstance(error, Exception):
                 raise
         finally:
             self.leave_lane()
+
+
+def fail_all(batch: Sequence[Entry[Item, Result]], error: BaseException) -> None:
+    """Tell the error to everyone in the batch who has no outcome yet."""
+    for entry in batch:
+        if not entry.future.done():
+            entry.future.set_exception(_own(error))
 
 
 def _own(error: BaseException) -> BaseException:
