@@ -133,9 +133,8 @@ class Sluice:
         self, collection: str, *, projection: Mapping[str, Any] | None = None, limits: Limits | None = None
     ) -> Reader:
         """Coalesced point reads by `_id`. Raises `PoolUnavailable`, as `database`."""
-        reader = Reader(
-            self.database[collection], self._coalescer_stats("read", collection), projection=projection, limits=limits
-        )
+        stats = self._coalescer_stats("read", collection)
+        reader = Reader(self.database[collection], stats, projection=projection, limits=limits or self._limits)
         self._coalescing.append(reader)
         return reader
 
