@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Any
 import bson
 from bson import ObjectId
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteConcernError, WriteError, WTimeoutError
+from pymongo.errors import (
+    BulkWriteError,
+    DuplicateKeyError,
+    OperationFailure,
+    WriteConcernError,
+    WriteError,
+    WTimeoutError,
+)
 
-from sluice.coalescing import Coalescer, Entry, Limits
+from sluice.coalescing import Coalescer, Entry, Limits, fail_all
 from sluice.snapshot import CoalescerStats
 
 if TYPE_CHECKING:
@@ -21,6 +28,8 @@ Document = dict[str, Any]
 LARGEST_BATCHED = 1 << 20
 """Bytes; a larger document goes alone, and meets the server's own limit there."""
 DUPLICATE_KEY_CODES = frozenset({11000, 11001, 12582})
+UNREADABLE_CODES = frozenset({15, 22})
+"""Overflow (nested too deeply), InvalidBSON: a document because of which the server didn't read the command at all."""
 
 
 class Writer:
@@ -72,6 +81,11 @@ class Writer:
             details = error.details or {}
             failures = {failure["index"]: failure for failure in details.get("writeErrors", ())}
             unconfirmed = next(iter(details.get("writeConcernErrors", ())), None)
+        except OperationFailure as error:
+            if error.code not in UNREADABLE_CODES or len(batch) == 1:
+                raise
+            await self._insert_halves(batch)
+            return
         for number, entry in enumerate(batch):
             if entry.future.done():
                 continue
@@ -81,6 +95,17 @@ class Writer:
                 entry.future.set_exception(_write_concern_error(unconfirmed))
             else:
                 entry.future.set_result(None)
+
+    async def _insert_halves(self, batch: Sequence[Entry[RawBSONDocument, None]]) -> None:
+        """Repeat what surely wrote nothing, so that only the document at fault fails."""
+        middle = len(batch) // 2
+        for half in (batch[:middle], batch[middle:]):
+            wanted = [entry for entry in half if not entry.future.done()]
+            try:
+                if wanted:
+                    await self._insert(wanted)
+            except Exception as error:
+                fail_all(wanted, error)
 
 
 def _write_error(failure: Mapping[str, Any]) -> WriteError:
