@@ -14,6 +14,7 @@ from bson.binary import Binary
 from bson.codec_options import CodecOptions
 from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
+from pymongo.errors import PyMongoError
 
 from sluice.coalescing import Coalescer, Entry, Limits
 from sluice.snapshot import CoalescerStats
@@ -28,6 +29,7 @@ Key = tuple[int, bytes | float | int]
 # keys (embedded documents, decimals, patterns, …) go alone, and so mean what they mean in a single query.
 BATCHED = frozenset({ObjectId, str, int, Int64, float, bool, bytes, Binary, uuid.UUID, datetime})
 _NUMBER = 0
+_STRING = 0x02
 _FIXED = {0x07: 12, 0x08: 1, 0x09: 8}
 _PREFIX = len(b"\x00\x00\x00\x00\x07_id\x00")
 
@@ -57,6 +59,7 @@ class Reader:
         self._coalescer: Coalescer[tuple[Key, Any], bytes | _Alone | None] = Coalescer(
             stats, limits or Limits(), self._fetch
         )
+        self._collated: bool | None = None
 
     async def get(self, key: object) -> Document | None:
         """The document with this `_id`, the caller's own copy; None if there is none.
@@ -104,11 +107,24 @@ class Reader:
             raw = document.raw
             found[key_of(raw)] = raw
         # A document that nobody here asked for by these bytes (a collation, say): its asker must ask alone.
-        strange = not found.keys() <= keys.keys()
+        strange = not found.keys() <= keys.keys() or await self._may_match_several(keys, found)
         for entry in batch:
             if not entry.future.done():
                 raw_or_none = found.get(entry.item[0])
                 entry.future.set_result(ALONE if raw_or_none is None and strange else raw_or_none)
+
+    async def _may_match_several(self, keys: Mapping[Key, Any], found: Mapping[Key | None, bytes]) -> bool:
+        """Whether a string without an answer may mean a document that was found by another string (a collation)."""
+        strings = [key for key in keys if key[0] == _STRING]
+        answered = sum(key in found for key in strings)
+        if not answered or answered == len(strings):
+            return False
+        if self._collated is None:
+            try:
+                self._collated = "collation" in await self._collection.options()
+            except PyMongoError:  # not permitted, say: to ask again is right in any case
+                return True
+        return self._collated
 
 
 class _Alone:
@@ -134,7 +150,7 @@ def key_of(document: bytes) -> Key | None:
     if kind == 0x01:
         number = float(struct.unpack_from("<d", value)[0])
         return None if number != number else (_NUMBER, number)
-    if kind == 0x02:
+    if kind == _STRING:
         length = 4 + struct.unpack_from("<i", value)[0]
     elif kind == 0x05:
         length = 5 + struct.unpack_from("<i", value)[0]
