@@ -21,6 +21,8 @@ _LOGGERS = ("uvicorn", "uvicorn.error", "gunicorn.error")
 _ACCESS = ("uvicorn.access", "gunicorn.access")
 """The service's own access log says more."""
 _STDOUT = 1
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+"""What ends a line somewhere, or tells a terminal what to do; a path that a caller chose may hold it."""
 _QUIET = ("pymongo", "asyncio", "watchfiles")
 """Loggers that say nothing below WARNING: the driver would log a line per waiting operation while MongoDB is away."""
 
@@ -94,7 +96,7 @@ def silence(source: logging.Logger) -> None:
 def _as_text(record: Record) -> str:
     worker, request, trace = _origin()
     traced = f" trace={trace}" if trace else ""
-    message = record["message"].replace("\r", "\\r").replace("\n", "\\n")
+    message = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), record["message"])
     head = (
         f"{record['time']:YYYY-MM-DD HH:mm:ss.SSS} | {record['level'].name} | worker={worker} request={request}{traced}"
         f" | {record['name']}:{record['function']}:{record['line']} - {message}\n"

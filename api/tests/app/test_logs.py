@@ -123,7 +123,11 @@ def test_json_is_one_object_per_line(log_file: Callable[..., Path]) -> None:
 def test_a_message_can_not_forge_a_line(log_file: Callable[..., Path]) -> None:
     log = log_file()
     logging.getLogger("app").info("GET /x\n2026-01-01 00:00:00.000 | ERROR | forged")
-    assert len(log.read_text().splitlines()) == 1
+    logging.getLogger("app").info("GET /\x1b[2J\x85\u2028\x0b2026-01-01 00:00:00.000 | ERROR | forged\tétage")
+    lines = log.read_text().splitlines()
+    assert len(lines) == 2
+    assert r"GET /\x1b[2J\x85\u2028\x0b2026" in lines[1]
+    assert lines[1].endswith("forged\tétage")
 
 
 def test_a_file_that_can_not_be_opened_anew_costs_no_other_descriptor(tmp_path: Path) -> None:
