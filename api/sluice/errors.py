@@ -19,6 +19,10 @@ from pymongo.errors import PyMongoError
 class PoolError(PyMongoError):
     """An operation that never reached MongoDB; repeating it is always safe."""
 
+    def __init__(self, message: str = "") -> None:
+        # A write that was sent once and met this when the driver repeated it fails with its first error instead.
+        super().__init__(message, {"NoWritesPerformed"})
+
 
 class QueueFull(PoolError):
     """Refused at once: as many operations wait for a connection as may."""

@@ -1,0 +1,176 @@
+"""What readers and writers once got wrong, or might: documents, keys, queues and servers at their worst."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable
+from typing import Any
+
+from bson.datetime_ms import DatetimeMS
+from bson.int64 import Int64
+from pymongo.errors import OperationFailure, PyMongoError
+
+from sluice import PoolError
+from sluice.coalescing import Limits
+from tests.conftest import OpenSluice, until
+from tests.replica_set import ReplicaSet
+from tests.sluice.support import fail, held, settle, slow, with_one_document
+
+
+def nested(levels: int) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for _ in range(levels):
+        document = {"a": document}
+    return document
+
+
+async def test_two_readers_of_one_collection_have_lanes_of_their_own(open_sluice: OpenSluice) -> None:
+    sluice = await open_sluice()
+    await sluice.collection("docs").insert_one({"_id": 1, "token": 1})
+    whole, part = (
+        sluice.reader("docs", projection=projection, limits=Limits(lanes=1)) for projection in (None, {"_id": 1})
+    )
+    async with asyncio.timeout(10):  # the second waited for a lane that nobody gave back to it
+        found = await asyncio.gather(*(reader.get(1) for reader in (whole, part, whole, part)))
+    assert found == [{"_id": 1, "token": 1}, {"_id": 1}] * 2
+    assert all(row.in_flight == row.waiting == 0 for row in sluice.snapshot().coalescers)
+
+
+async def test_a_document_that_the_server_cannot_read_fails_alone(open_sluice: OpenSluice) -> None:
+    sluice = await open_sluice()
+    writer = sluice.writer("docs", limits=Limits(lanes=1))
+    documents = [{"_id": number, "tree": nested(250 if number in (3, 6) else 1)} for number in range(10)]
+    results = await settle([asyncio.create_task(writer.insert(document)) for document in documents])
+    assert [number for number, result in enumerate(results) if isinstance(result, OperationFailure)] == [3, 6]
+    assert await sluice.collection("docs").count_documents({}) == 8
+
+
+async def test_readers_and_writers_have_the_limits_of_the_options(open_sluice: OpenSluice) -> None:
+    sluice = await open_sluice(lanes=1, batch=3)
+    for together in (sluice.reader("docs"), sluice.writer("docs")):
+        assert (together._coalescer.limits.lanes, together._coalescer.limits.batch) == (1, 3)
+
+
+async def test_who_gave_up_takes_nobodys_place_in_the_queue(open_sluice: OpenSluice, replica_set: ReplicaSet) -> None:
+    sluice = await open_sluice()
+    reader = sluice.reader("docs", limits=Limits(lanes=1, waiting=3))
+    fail(replica_set, replica_set.primary(), ["find"], blockConnection=True, blockTimeMS=500)
+    first, *others = (asyncio.create_task(reader.get(number)) for number in range(4))
+    stats = sluice.snapshot().coalescers[0]
+    await until(lambda: stats.waiting == 3)
+    for task in others:
+        task.cancel()
+    await settle(others)
+    assert stats.waiting == 0
+    assert await asyncio.gather(first, *(reader.get(number) for number in range(3))) == [None] * 4
+
+
+async def test_two_spellings_of_one_key_find_it_both(open_sluice: OpenSluice) -> None:
+    sluice = await open_sluice()
+    await sluice.database.command("create", "names", collation={"locale": "en", "strength": 2})
+    await sluice.collection("names").insert_one({"_id": "Ada"})
+    reader = sluice.reader("names", limits=Limits(lanes=1))
+    keys = ["first", "Ada", "ADA", "ada", "Bob"]
+    ada = {"_id": "Ada"}
+    assert await asyncio.gather(*map(reader.get, keys)) == [None, ada, ada, ada, None]
+
+
+async def test_a_write_that_was_sent_never_ends_as_one_that_was_not(
+    open_sluice: OpenSluice, replica_set: ReplicaSet
+) -> None:
+    """The driver repeats a write, and finds the queue full or too slow: the first attempt's outcome is what counts."""
+    sluice = await open_sluice(max_pool_size=1, wait_queue_timeout=0.2)
+    await with_one_document(sluice)
+    fail(
+        replica_set,
+        replica_set.primary(),
+        ["insert"],
+        blockConnection=True,
+        blockTimeMS=100,
+        writeConcernError={"code": 64, "errmsg": "waiting"},
+        errorLabels=["RetryableWriteError"],
+    )
+    insert = asyncio.create_task(sluice.writer("docs").insert({"_id": 1}))
+    await until(lambda: held(sluice) == 1)
+    busy = asyncio.create_task(slow(sluice, 1))
+    result, _ = await settle([insert, busy])
+    assert not isinstance(result, PoolError)
+    assert await sluice.collection("docs").count_documents({"_id": 1}) == 1
+
+
+KEYS_OF_TROUBLE: list[Any] = [
+    "\ud800", "a\0b", 2**63, {1, 2}, {"a": object()}, DatetimeMS(2**61), Int64(2**62), math.inf, b"",
+]  # fmt: skip
+
+
+async def test_keys_that_cannot_be_asked_for_fail_as_in_a_single_query(open_sluice: OpenSluice) -> None:
+    sluice = await open_sluice()
+    collection = sluice.collection("docs")
+    await collection.insert_many([{"_id": 1, "when": DatetimeMS(2**61)}, {"_id": 2}, {"_id": DatetimeMS(2**61)}])
+    reader = sluice.reader("docs", limits=Limits(lanes=1))
+    keys = ["first", 2, *KEYS_OF_TROUBLE, 1, 2, 3]
+    alone = [await outcome(collection.find_one({"_id": key})) for key in keys]
+    together = await asyncio.gather(*(outcome(reader.get(key)) for key in keys))
+    assert together == alone
+    assert sum(isinstance(result, type) for result in alone) >= 4
+
+
+async def outcome(awaitable: Awaitable[Any]) -> Any:
+    try:
+        return await awaitable
+    except Exception as error:
+        return type(error)
+
+
+async def test_a_lone_operation_that_is_cancelled_gives_its_lane_to_who_waits(
+    open_sluice: OpenSluice, replica_set: ReplicaSet
+) -> None:
+    sluice = await open_sluice()
+    reader = sluice.reader("docs", limits=Limits(lanes=1))
+    fail(replica_set, replica_set.primary(), ["find"], blockConnection=True, blockTimeMS=500)
+    first, *others = (asyncio.create_task(reader.get(number)) for number in range(4))
+    await until(lambda: sluice.snapshot().coalescers[0].waiting == 3)
+    first.cancel()
+    others[0].cancel()
+    results = await settle(others)
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert results[1:] == [None] * 2
+    assert all(row.in_flight == row.waiting == 0 for row in sluice.snapshot().coalescers)
+
+
+async def test_a_primary_that_is_lost_leaves_nobody_waiting(open_sluice: OpenSluice, replica_set: ReplicaSet) -> None:
+    sluice = await open_sluice()
+    reader, writer = sluice.reader("docs"), sluice.writer("docs")
+    await writer.insert({"_id": "first"})
+    tasks: list[asyncio.Task[Any]] = []
+    for number in range(200):
+        tasks += [asyncio.create_task(writer.insert({"_id": number})), asyncio.create_task(reader.get(number))]
+        if number == 100:
+            replica_set.kill(replica_set.primary())
+        await asyncio.sleep(0)
+    async with asyncio.timeout(40):
+        results = await settle(tasks)
+    await until(lambda: sluice.ready)
+    stored = {document["_id"] async for document in sluice.collection("docs").find()}
+    assert {number for number, result in enumerate(results[::2]) if result == number} <= stored
+    assert all(isinstance(result, dict | int | PyMongoError | None) for result in results)
+    assert all(row.in_flight == row.waiting == 0 for row in sluice.snapshot().coalescers)
+
+
+async def test_closing_while_batches_are_in_flight_ends_everyone(
+    open_sluice: OpenSluice, replica_set: ReplicaSet
+) -> None:
+    sluice = await open_sluice()
+    reader, writer = sluice.reader("docs", limits=Limits(lanes=1)), sluice.writer("docs", limits=Limits(lanes=1))
+    await writer.insert({"_id": "first"})
+    fail(replica_set, replica_set.primary(), ["find", "insert"], times=4, blockConnection=True, blockTimeMS=200)
+    tasks = [
+        asyncio.create_task(operation) for number in range(9) for operation in (reader.get(number), writer.insert({}))
+    ]
+    await asyncio.sleep(0.25)
+    async with asyncio.timeout(20):
+        await sluice.close()
+        results = await settle(tasks)
+    assert not [result for result in results if isinstance(result, asyncio.CancelledError | asyncio.InvalidStateError)]
+    assert all(row.in_flight == row.waiting == 0 for row in sluice.snapshot().coalescers)
