@@ -50,8 +50,9 @@ trap give_up EXIT
 
 mapfile -t targets < <(addresses "${old[@]}")
 upstream only "${targets[@]}" # Docker names containers that don't listen yet, too
+# With --no-deps, whose containers Compose takes for outdated, the next `up` would make all of them anew.
 echo "==> $count new containers beside $count old ones"
-compose up --detach --no-deps --no-recreate --wait --scale api=$((count * 2)) api >/dev/null 2>&1 || {
+compose up --detach --no-recreate --wait --scale api=$((count * 2)) api >/dev/null 2>&1 || {
   compose logs --no-color --tail 3 api >&2
   false
 }

@@ -113,7 +113,7 @@ def test_three_containers_serve_and_nginx_follows_a_new_one_under_traffic(projec
     user = new_user(project.http).json()["id"]
     request_id = f"scaled-{uuid.uuid4().hex}"
     with Callers(project, lambda http: http.get(f"/users/{user}", headers={"X-Request-ID": request_id})) as callers:
-        project.compose("up", "-d", "--no-deps", "--wait", "--scale", "api=3", "api")
+        project.compose("up", "-d", "--wait", "--scale", "api=3", "api")
         three = {f"{project.address(container)}:8000" for container in project.containers("api")}
         assert len(three) == 3
         until(lambda: three <= set(project.upstreams(request_id)), 30)
@@ -122,7 +122,7 @@ def test_three_containers_serve_and_nginx_follows_a_new_one_under_traffic(projec
         replaced = project.containers("api")[0]
         project.docker("stop", replaced)
         project.docker("rm", replaced)
-        project.compose("up", "-d", "--no-deps", "--no-recreate", "--wait", "--scale", "api=3", "api")
+        project.compose("up", "-d", "--no-recreate", "--wait", "--scale", "api=3", "api")
         again = {f"{project.address(container)}:8000" for container in project.containers("api")}
         until(lambda: again <= set(project.upstreams(request_id)[-600:]), 30)
         callers.wait_for(200, times=200)
@@ -143,6 +143,8 @@ def test_a_rollout_costs_no_request(project: Project) -> None:
     new = set(project.containers("api"))
     assert len(new) == len(old)
     assert not new & old
+    project.compose("up", "-d", "--wait", "--scale", f"api={len(new)}")
+    assert set(project.containers("api")) == new
 
 
 def test_a_killed_primary_is_replaced(project: Project) -> None:
