@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -63,6 +63,7 @@ class Sluice:
         self._prepare = prepare
         self._view = MembersView(options, slot)
         self._prepared = asyncio.Event()
+        self._prepare_pause = TICK
         self._connected: Connected | None = None
         self._reaching: asyncio.Task[None] | None = None
         self._observing: asyncio.Task[None] | None = None
@@ -100,11 +101,12 @@ class Sluice:
 
     async def close(self) -> None:
         """Close every connection and free the slot."""
-        for task in (self._heart, self._reaching, self._observing):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        tasks = [task for task in (self._heart, self._reaching, self._observing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        for error in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(error, Exception):
+                log.error("a background task had failed: %r", error)
         for coalescing in self._coalescing:
             await coalescing.close()
         if self._connected is not None:
@@ -281,13 +283,22 @@ class Sluice:
             if self._connected is None:
                 self._connected = await connect(self.options, self.app_name, self._counters_of)
             await self.ping()
-            if not self._prepared.is_set():
-                if self._prepare is not None:
-                    await self._prepare(self.database)
-                self._prepared.set()
-                log.info("connection pool ready: %s driver, %s", self.options.driver, ", ".join(self.roles()))
         except (PyMongoError, OSError) as error:
             log.warning("connection pool not ready: %s: %s", type(error).__name__, str(error).split(", Timeout:")[0])
-        except Exception:
-            log.exception("connection pool not ready: preparing the database failed")
-            await asyncio.sleep(PUBLISH_EVERY)
+            return
+        if not self._prepared.is_set():
+            await self._make_prepared()
+
+    async def _make_prepared(self) -> None:
+        """Prepare the database; where that fails, wait a little longer each time before it's tried again."""
+        try:
+            if self._prepare is not None:
+                await self._prepare(self.database)
+        except Exception as error:
+            unexpected = not isinstance(error, PyMongoError)
+            log.warning("connection pool not ready: preparing the database failed: %r", error, exc_info=unexpected)
+            await asyncio.sleep(self._prepare_pause)
+            self._prepare_pause = min(2 * self._prepare_pause, 30.0)
+            return
+        self._prepared.set()
+        log.info("connection pool ready: %s driver, %s", self.options.driver, ", ".join(self.roles()))

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import types
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
@@ -28,7 +28,7 @@ from sluice.options import Options
 from sluice.pools import Address, AsyncPool, MemberPool, SyncPool, already_waited, name_of
 from sluice.selection import AsyncClient, SyncClient
 from sluice.snapshot import ANY_MEMBER, Counters
-from sluice.turnstile import Turnstile
+from sluice.turnstile import Turnstile, obliged
 
 if TYPE_CHECKING:
     from bson import ObjectId
@@ -75,6 +75,15 @@ async def connect(options: Options, app_name: str, counters_of: Callable[[str], 
     client = opener(options, app_name, counters_of)
     await client.open()
     return client
+
+
+@contextmanager
+def _obliged() -> Iterator[None]:
+    token = obliged.set(True)
+    try:
+        yield
+    finally:
+        obliged.reset(token)
 
 
 def _is_srv(options: Options) -> bool:
@@ -156,12 +165,32 @@ class _PyMongo:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncClientSession]:
-        async with self._client.start_session() as session, await session.start_transaction():
-            yield session
+        with _obliged():
+            async with self._client.start_session() as session, await session.start_transaction():
+                yield session
 
     async def close(self) -> None:
         with pymongo.timeout(CLOSING):
             await self._client.close()
+
+
+def _add_future(
+    loop: asyncio.AbstractEventLoop, inner: asyncio.Future[Any], callback: Callable[..., None], *arguments: Any
+) -> None:
+    """As Motor's own, but whoever gives up a cursor's `to_list` also gives up the batch that it waits for."""
+    outer = [argument for argument in arguments if asyncio.isfuture(argument)]
+
+    def hand_over(done: asyncio.Future[Any]) -> None:
+        if not any(future.cancelled() for future in outer):
+            loop.call_soon(partial(callback, *arguments, done))
+
+    def give_up(done: asyncio.Future[Any]) -> None:
+        if done.cancelled():
+            inner.cancel()
+
+    inner.add_done_callback(hand_over)
+    for future in outer:
+        future.add_done_callback(give_up)
 
 
 class _AgnosticClient(motor.core.AgnosticClient[Document]):
@@ -198,6 +227,7 @@ class _Motor:
         framework = types.ModuleType("sluice_motor_framework")
         vars(framework).update(vars(motor.frameworks.asyncio))
         vars(framework)["run_on_executor"] = self._run_on_executor
+        vars(framework)["add_future"] = _add_future
         return framework
 
     def _run_on_executor(
@@ -249,8 +279,9 @@ class _Motor:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncClientSession]:
-        async with await self._client.start_session() as session, session.start_transaction():
-            yield session
+        with _obliged():
+            async with await self._client.start_session() as session, session.start_transaction():
+                yield session
 
     async def close(self) -> None:
         self._closed = True

@@ -64,8 +64,8 @@ class MembersView:
                 if self._observer is None:
                     self._observer = _Observer(self._options)
                 self.statuses = await self._observer.look(members)
-            except PyMongoError as error:
-                log.warning("the members' own view is not available: %s", error)
+            except Exception as error:
+                log.warning("the members' own view is not available: %s: %s", type(error).__name__, error)
             else:
                 self._compare_with_plan()
 

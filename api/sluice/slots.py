@@ -66,7 +66,7 @@ def read_all(directory: Path) -> list[WorkerSnapshot]:
     if not directory.is_dir():
         return []
     with _claiming(directory, fcntl.LOCK_SH):
-        held = {int(path.stem): _is_held(path) for path in directory.glob("[0-9]*.lock")}
+        held = {int(path.stem): _is_held(path) for path in directory.glob("*.lock") if path.stem.isdecimal()}
     snapshots = []
     for number, alive in sorted(held.items()):
         snapshot = _read(directory / f"{number}.json")

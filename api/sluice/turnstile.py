@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from sluice import deadline
 from sluice.errors import QueueFull, QueueTimeout
+
+obliged: ContextVar[bool] = ContextVar("sluice_obliged", default=False)
+"""Set by whoever must finish what it has begun, a transaction: it waits its turn, but a full queue takes it in."""
 
 
 @dataclass(slots=True)
@@ -77,7 +81,7 @@ class Turnstile:
         if not self._waiters and self._open():
             self.held += 1
             return
-        if len(self._waiters) >= self.queue_limit:
+        if len(self._waiters) >= self.queue_limit and not obliged.get():
             self.refusals.full += 1
             raise QueueFull(f"{self.name}: {self.slots} in use and {self.queue_limit} waiting")
         loop = asyncio.get_running_loop()

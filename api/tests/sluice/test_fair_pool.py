@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 from pymongo.errors import AutoReconnect, PyMongoError
@@ -101,6 +102,41 @@ async def test_a_thousand_cancelled_waiters_cost_no_connection(open_sluice: Open
     pool = total(sluice).pool
     assert (pool.total_created, sum(pool.closed.values()), pool.current_connections) == (created, 0, 4)
     assert pool.available_connections == 4
+
+
+async def test_cancelled_cursors_leave_the_queue(open_sluice: OpenSluice) -> None:
+    sluice = await open_sluice(max_pool_size=1)
+    await with_one_document(sluice)
+    holder = asyncio.create_task(slow(sluice, 1))
+    await until(lambda: total(sluice).pool.active_connections == 1)
+
+    async def listed() -> list[Any]:
+        return await sluice.collection("slow").find().to_list(10)
+
+    waiters = [asyncio.create_task(listed()) for _ in range(5)]
+    await until(lambda: total(sluice).pool.waiting == 5)
+    for waiter in waiters:
+        waiter.cancel()
+    await settle(waiters)
+    await until(lambda: total(sluice).pool.waiting == 0, 0.5)
+    await settle([holder])
+    assert await listed() == [{"_id": 1}]
+
+
+async def test_a_full_queue_does_not_refuse_to_end_a_transaction(open_sluice: OpenSluice) -> None:
+    sluice = await open_sluice(max_pool_size=1, wait_queue_multiple=1)
+    await with_one_document(sluice)
+    collection = sluice.collection("slow")
+    background: list[asyncio.Task[Any]] = []
+    with pytest.raises(ValueError, match="the caller's own"):
+        async with sluice.transaction() as session:
+            await collection.update_one({"_id": 1}, {"$set": {"n": 1}}, session=session)
+            background += [asyncio.create_task(slow(sluice, 0.5)) for _ in range(2)]
+            await until(lambda: total(sluice).pool.waiting == 1)
+            raise ValueError("the caller's own")
+    await settle(background)
+    await collection.update_one({"_id": 1}, {"$set": {"n": 2}})
+    assert await collection.find_one({"_id": 1}) == {"_id": 1, "n": 2}
 
 
 async def test_cancelling_what_has_started(open_sluice: OpenSluice, driver: str) -> None:
