@@ -31,9 +31,7 @@ async def test_at_saturation_everyone_is_served_alike(open_sluice: OpenSluice) -
             served[number] += 1
 
     await asyncio.gather(*(work(number) for number in range(128)))
-    assert min(served) >= 0.9 * max(
-        served
-    )  # without the turnstile, most are served once and the others thousands of times
+    assert max(served) - min(served) <= max(2, 0.1 * max(served))
     assert total(sluice).pool.refused_queue_full == 0
 
 
