@@ -65,7 +65,7 @@ esac
 
 mkdir -p $conf/locations $run/logs
 cp "$here/../nginx.conf" "$here/../mime_types.conf" "$here"/*.conf "$here/${SLUICE_LISTEN:-plain}"/*.conf $conf/
-mv $conf/grafana.conf $conf/locations/
+mv $conf/grafana.conf $conf/again.conf $conf/locations/
 ln -sf /dev/stdout $run/logs/nginx-access.log
 upstream >"$conf/upstream.conf"
 body=${MAX_BODY_BYTES:-1048576}
