@@ -25,10 +25,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """`lanes`: operations in flight at once. `batch`: items in one of them, `batch_bytes`: their encoded size.
-    `waiting`: items that may wait for a lane before the next is refused."""
+    """`lanes`: operations in flight at once, not counting those that take longer than `patience` seconds, so that a
+    member that hangs doesn't hold up what another connection could do. `batch`: items in one operation, `batch_bytes`:
+    their encoded size. `waiting`: items that may wait for a lane before the next is refused."""
 
     lanes: int = 2
+    patience: float = 0.1
     batch: int = 500
     batch_bytes: int = 4 << 20
     waiting: int = 5_000
@@ -44,6 +46,16 @@ class Entry(Generic[Item, Result]):
     arrived: float
     future: asyncio.Future[Result]
     left: float = 0.0
+
+
+class Lane:
+    """One operation's place among those in flight."""
+
+    __slots__ = ("counts", "timer")
+
+    def __init__(self) -> None:
+        self.counts = True
+        self.timer: asyncio.TimerHandle | None = None
 
 
 Run = Callable[[Sequence[Entry[Item, Result]]], Awaitable[None]]
@@ -69,18 +81,17 @@ class Coalescer(Generic[Item, Result]):
     def waiting(self) -> int:
         return len(self._waiting)
 
-    def take_lane(self) -> bool:
+    def take_lane(self) -> Lane | None:
         """Take a lane for an operation of one's own, if nobody waits for one. `leave_lane` gives it back."""
         if self._waiting or self._in_flight >= self.limits.lanes or self._closed:
-            return False
-        self._enter_lane(1)
-        return True
+            return None
+        return self._enter_lane(1)
 
-    def leave_lane(self) -> None:
-        self._in_flight -= 1
+    def leave_lane(self, lane: Lane) -> None:
         self.stats.in_flight -= 1
-        if self._waiting:
-            self._depart()
+        if lane.timer is not None:
+            lane.timer.cancel()
+        self._free(lane)
 
     async def join(self, item: Item, size: int) -> Result:
         """Wait for a batch and for what becomes of the item in it.
@@ -126,16 +137,26 @@ class Coalescer(Generic[Item, Result]):
             batch = self._next_batch()
             if not batch:
                 return
-            self._enter_lane(len(batch))
+            lane = self._enter_lane(len(batch))
             # A context of its own: no caller's deadline, cancellation or timings reach the others through it.
-            task = asyncio.create_task(self._travel(batch), context=contextvars.Context())
+            task = asyncio.create_task(self._travel(batch, lane), context=contextvars.Context())
             self._batches.add(task)
             task.add_done_callback(self._batches.discard)
 
-    def _enter_lane(self, size: int) -> None:
+    def _enter_lane(self, size: int) -> Lane:
+        lane = Lane()
+        lane.timer = asyncio.get_running_loop().call_later(self.limits.patience, self._free, lane)
         self._in_flight += 1
         self.stats.in_flight += 1
         self.stats.count(size)
+        return lane
+
+    def _free(self, lane: Lane) -> None:
+        if lane.counts:
+            lane.counts = False
+            self._in_flight -= 1
+            if self._waiting:
+                self._depart()
 
     def _forget(self, entry: Entry[Item, Result]) -> None:
         del self._waiting[entry]
@@ -154,7 +175,7 @@ class Coalescer(Generic[Item, Result]):
                 size += entry.size
         return batch
 
-    async def _travel(self, batch: list[Entry[Item, Result]]) -> None:
+    async def _travel(self, batch: list[Entry[Item, Result]], lane: Lane) -> None:
         now = time.monotonic()
         for entry in batch:
             entry.left = now
@@ -172,7 +193,7 @@ class Coalescer(Generic[Item, Result]):
             if not isinstance(error, Exception):
                 raise
         finally:
-            self.leave_lane()
+            self.leave_lane(lane)
 
 
 def fail_all(batch: Sequence[Entry[Item, Result]], error: BaseException) -> None:

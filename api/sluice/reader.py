@@ -66,11 +66,12 @@ class Reader:
 
         Raises what a single `find_one` raises, and `QueueFull` when too many reads wait.
         """
-        if self._coalescer.take_lane():
+        lane = self._coalescer.take_lane()
+        if lane is not None:
             try:
                 return await self._find_one(key)
             finally:
-                self._coalescer.leave_lane()
+                self._coalescer.leave_lane(lane)
         matched = self._match(key)
         if matched is None:
             return await self._find_one(key)

@@ -53,11 +53,12 @@ class Writer:
         """
         if "_id" not in document:
             document["_id"] = ObjectId()
-        if self._coalescer.take_lane():
+        lane = self._coalescer.take_lane()
+        if lane is not None:
             try:
                 await self._collection.insert_one(document)
             finally:
-                self._coalescer.leave_lane()
+                self._coalescer.leave_lane(lane)
             return document["_id"]
         encoded = bson.encode(document, codec_options=self._collection.codec_options)
         if len(encoded) > LARGEST_BATCHED:

@@ -51,9 +51,10 @@ class ReplicaSet:
         """Start every member, initiate the set, wait for a primary."""
         for address in self.addresses:
             self.start_member(address)
-        first = self.direct(self.addresses[0])
-        with first:
-            first.admin.command("ping")
+        for address in self.addresses:
+            with self.direct(address) as member:
+                member.admin.command("ping")
+        with self.direct(self.addresses[0]) as first:
             first.admin.command(
                 {
                     "replSetInitiate": {

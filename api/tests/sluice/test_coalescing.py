@@ -266,6 +266,21 @@ async def test_inserts_survive_a_lost_connection_once_each(open_sluice: OpenSlui
     assert await sluice.collection("docs").count_documents({}) == 51
 
 
+async def test_operations_that_hang_hold_up_nobody_else(open_sluice: OpenSluice, replica_set: ReplicaSet) -> None:
+    sluice = await open_sluice(max_pool_size=20)
+    await sluice.collection("slow").insert_many([{"_id": number} for number in range(60)])
+    reader = sluice.reader("slow")
+    await asyncio.gather(*(reader.get(number) for number in range(60)))
+    fail(replica_set, replica_set.primary(), ["find"], times=2, blockConnection=True, blockTimeMS=5000)
+    hanging = [asyncio.create_task(reader.get(number)) for number in range(2)]
+    await until(lambda: stats(sluice, "read").in_flight == 2)
+    async with asyncio.timeout(4):
+        assert await asyncio.gather(*(reader.get(number) for number in range(60))) == [{"_id": n} for n in range(60)]
+    assert not any(task.done() for task in hanging)
+    await settle(hanging)
+    assert stats(sluice, "read").in_flight == 0
+
+
 async def test_closing_sends_away_who_waits(open_sluice: OpenSluice, replica_set: ReplicaSet) -> None:
     sluice = await open_sluice()
     await with_one_document(sluice)
