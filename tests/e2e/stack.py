@@ -54,6 +54,7 @@ class Stack:
         self.environment = {
             **os.environ,
             "SLUICE_HOME": str(home),
+            "SLUICE_RUN": "native",  # also where a Docker engine answers
             **{port.setting: str(port.number) for port in ports},
             "STATS_CACHE_MS": "0",  # each answer tells of its own instant
         }
