@@ -200,7 +200,6 @@ def test_the_greps_and_logs_sh_work_on_the_stacks_log(project: Project, tmp_path
     assert grep("""grep "Execution time" api.log | awk '$NF > 1000.0'""") == []
     for report in ("pool", "slow", "errors"):
         assert len(project.script("logs.sh", report).splitlines()) > 1
-    project.compose("up", "-d", "--wait")
 
 
 KILL_A_WORKER = """
