@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given.no_plots:
         from bench import plots  # matplotlib takes its time
 
-        for picture in plots.draw(stored, path.parent):
+        for picture in plots.draw(stored, path):
             print(f"==> {picture}")
     print(f"==> {path}")
     if failed:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from bench.plan import TARGET_LEVEL, Plan
 from bench.results import Workload
-from bench.servers import SLUICE, UNMEASURED, served
+from bench.servers import served
+from bench.sides import SLUICE, UNMEASURED
 from bench.web import load, write_ids
 
 

@@ -71,20 +71,19 @@ class _Load:
         self.requests = [f"GET {path}{head}".encode() for path in order.paths]
 
     async def run(self) -> Figures:
-        loop = asyncio.get_running_loop()
-        start = loop.time() + 0.2
+        start = time.monotonic() + 0.2
         first, end = start + self.order.warm_up, start + self.order.warm_up + self.order.seconds
         scheduled, sent = start, 0
         while scheduled < end:
-            now = loop.time()
+            now = time.monotonic()
             while scheduled <= now and scheduled < end:
                 self.lags.append(now - scheduled)
                 self.send(scheduled)
                 sent += 1
                 scheduled += random.expovariate(self.order.rate)
             await asyncio.sleep(TICK)
-        limit = loop.time() + PATIENCE
-        while len(self.answers) < sent and loop.time() < limit:
+        limit = time.monotonic() + PATIENCE
+        while len(self.answers) < sent and time.monotonic() < limit:
             await asyncio.sleep(0.01)
         return self._figures(first, end, sent)
 
@@ -176,7 +175,7 @@ class _Connection(asyncio.Protocol):
 
     def _done(self, status: int) -> None:
         if self._scheduled is not None:
-            self._load.answers.append((self._scheduled, asyncio.get_running_loop().time(), status))
+            self._load.answers.append((self._scheduled, time.monotonic(), status))
             self._scheduled = None
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from bench import openloop
 from bench.plan import TARGET_LEVEL, Plan
 from bench.results import Workload
-from bench.servers import PYMONGO, SLUICE, Server, served
+from bench.servers import Server, served
+from bench.sides import PYMONGO, SLUICE
 from bench.web import write_ids, wrk
 
 WARM_UP = 1.0
@@ -17,8 +18,8 @@ def overload(plan: Plan, url: str, folder: Path) -> Workload:
     """0.5 to 3 times the capacity of the list route, which nothing coalesces, and of the point read; through nginx."""
     workload = Workload(
         [
-            f"Capacity: what wrk gets at {TARGET_LEVEL} connections (a closed loop), measured first, per route and side."
-            " Servers as for the HTTP workloads, through nginx.",
+            f"Capacity: what wrk gets at {TARGET_LEVEL} connections (a closed loop), measured first, per route and"
+            " side. Servers as for the HTTP workloads, through nginx.",
             "Arrivals are a Poisson process; a latency counts from the scheduled time. The load is made by a process of"
             f" its own with up to {openloop.CONNECTIONS:,} connections; its lag says how late it sent, at p99.",
             "goodput: 2xx answers per second within the measured time. refused: 503 and 429.",

@@ -14,14 +14,14 @@ import matplotlib.pyplot as plt
 from bench.results import Labels, Results, Workload
 
 
-def draw(results: Results, folder: Path) -> list[Path]:
-    """One picture for each of these workloads that was measured; their paths."""
+def draw(results: Results, file: Path) -> list[Path]:
+    """One picture for each of these workloads that was measured, named after the results file; their paths."""
     pictures: dict[str, Callable[[Workload], Any]] = {"pool": _pool, "http": _http, "overload": _overload}
     drawn = []
     for name, picture in pictures.items():
         if name in results.workloads:
             figure = picture(results.workloads[name])
-            path = folder / f"{name}.png"
+            path = file.with_name(f"{file.stem}-{name}.png")
             figure.savefig(path, dpi=80)
             plt.close(figure)
             drawn.append(path)

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from bench.plan import TARGET_LEVEL
 from bench.results import Labels, Results, Workload
-from bench.servers import CEILING, MOTOR, PYMONGO, SLUICE
+from bench.sides import CEILING, KINDS, MOTOR, PYMONGO, SLUICE, WAYS
 from bench.tables import bars, comparison, number, table, times
 from bench.targets import targets
-from bench.web import KINDS, WAYS
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 _MARKED = re.compile(r"(<!-- bench:([\w-]+) -->\n).*?(<!-- /bench -->)", re.DOTALL)

@@ -13,10 +13,9 @@ from bench import people
 from bench.measure import Figures
 from bench.plan import TARGET_LEVEL, Plan
 from bench.results import Labels, Workload
-from bench.servers import CEILING, KEY, MOTOR, PYMONGO, SETUP, SLUICE, App, Server, served
+from bench.servers import Server, served
+from bench.sides import CEILING, KEY, KINDS, MOTOR, PYMONGO, SETUP, SLUICE, WAYS, App
 
-KINDS = ("read", "list", "create", "bulk", "mix")
-WAYS = ("nginx", "direct")
 LARGEST = 100_000
 """Documents above which a side's collection is taken back to its beginning, between two measurements."""
 _runs = itertools.count()
