@@ -225,7 +225,17 @@ class Wrk:
         path = stack.home / "user_ids"
         path.write_text("\n".join(ids))
         script = Path(__file__).with_name("random_users.lua")
-        self._command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), stack.url]
+        self._command = [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{seconds}s",
+            "--timeout",
+            "20s",
+            "-s",
+            str(script),
+            stack.url,
+        ]
         self._environment = {**os.environ, "USER_IDS": str(path)}
 
     def __enter__(self) -> Wrk:

@@ -65,13 +65,13 @@ async def test_a_slow_query_ends_on_the_server_and_its_connection_lives_on(
     created = total(sluice).pool.total_created
 
     async def limited() -> None:
-        async with deadline.limit(0.5):
-            await slow(sluice, 20)
+        async with deadline.limit(3):
+            await slow(sluice, 30)
 
     started = time.monotonic()
     results = await settle([asyncio.create_task(limited()) for _ in range(12)])
     assert {type(result) for result in results} == {ExecutionTimeout}
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
     await until(lambda: held(sluice) == 0)
     pool = total(sluice).pool
     assert (pool.total_created, pool.closed) == (created, {})
