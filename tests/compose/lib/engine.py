@@ -16,6 +16,11 @@ from install import InstallError, find, install_mongod, install_programs
 HERE = Path(__file__).resolve().parent
 SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
 BUILD_SECONDS = 400
+NO_RULES = {
+    b"*filter": b":INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]",
+    b"*nat": b":PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]",
+}
+"""What `iptables-save` leaves out where nobody has used a table yet."""
 
 
 class NoEngineError(Exception):
@@ -67,6 +72,9 @@ class Engine:
     def _start_daemon(self) -> None:
         self._links = _bridges()
         self._rules = _output("iptables-save")
+        for table, chains in NO_RULES.items():
+            if table not in self._rules:
+                self._rules += b"\n".join((table, chains, b"COMMIT\n"))
         address = f"10.213.{self._subnet}.1/24"
         _check("ip", "link", "add", "name", self._bridge, "type", "bridge")
         _check("ip", "address", "add", address, "dev", self._bridge)
