@@ -56,7 +56,9 @@ def run(order: Order) -> Figures:
     return figures
 
 
-class _Load:
+class Load:
+    """An order that is carried out, on one event loop."""
+
     def __init__(self, order: Order) -> None:
         self.order = order
         self.idle: list[_Connection] = []
@@ -71,6 +73,7 @@ class _Load:
         self.requests = [f"GET {path}{head}".encode() for path in order.paths]
 
     async def run(self) -> Figures:
+        """Rates are per second, latencies in milliseconds; `status_…`: neither 2xx nor refused."""
         start = time.monotonic() + 0.2
         first, end = start + self.order.warm_up, start + self.order.warm_up + self.order.seconds
         scheduled, sent = start, 0
@@ -135,7 +138,7 @@ class _Load:
 class _Connection(asyncio.Protocol):
     """Keep-alive, one request at a time."""
 
-    def __init__(self, load: _Load) -> None:
+    def __init__(self, load: Load) -> None:
         self._load = load
         self._data = b""
         self._scheduled: float | None = None
@@ -182,7 +185,7 @@ class _Connection(asyncio.Protocol):
 def main() -> None:
     order = Order(**json.load(sys.stdin))
     gc.disable()  # its pauses would look like the server's
-    print(json.dumps(uvloop.run(_Load(order).run())))
+    print(json.dumps(uvloop.run(Load(order).run())))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def overload(plan: Plan, url: str, folder: Path) -> Workload:
             "goodput: 2xx answers per second within the measured time. refused: 503 and 429.",
         ]
     )
-    apps = [SLUICE, PYMONGO]
+    apps = [SLUICE] if plan.quick else [SLUICE, PYMONGO]
     with served(apps, url, folder, nginx=True) as servers:
         ids = write_ids(url, apps, folder)
         routes = {"list": ["/users?limit=20"], "read": [f"/users/{key}" for key in ids.read_text().split()]}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from bench import report, results
+from bench import openloop, report, results
 from bench.results import Results, Row, Workload
 from bench.stacks import REST, attribute
 from bench.targets import targets
@@ -28,7 +31,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_short_run_stores_every_round_and_prints_tables(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    short = ["--quick", "--seconds", "0.1", "--repeat", "2", "--no-plots", "--results", str(path)]
+    short = ["--quick", "--seconds", "0.05", "--repeat", "2", "--no-plots", "--results", str(path)]
     done = bench(*short, "--only", "pool", "--only", "fairness")
     assert done.returncode == 0, done.stderr
     assert "| Writer" in done.stdout
@@ -58,13 +61,29 @@ def test_a_wrong_command_line_is_refused(arguments: list[str]) -> None:
     assert "error:" in done.stderr
 
 
-def test_the_overload_load_counts_what_is_answered_and_what_is_not(tmp_path: Path) -> None:
-    """An open loop against Sluice itself, for a moment."""
-    path = tmp_path / "results.json"
-    done = bench("--quick", "--seconds", "0.5", "--no-plots", "--results", str(path), "--only", "overload")
-    assert done.returncode == 0, done.stderr
-    for row in results.load(path).workloads["overload"].rows:
-        assert {"offered", "goodput", "refusals", "broken", "unanswered", "lag_p99"} <= set(row.rounds[0])
+async def test_the_open_loop_keeps_its_schedule_whatever_the_server_does() -> None:
+    """A server that refuses every other request at once, and takes half a second for the rest."""
+    answers = itertools.cycle([(b"200 OK", 0.5), (b"503 Service Unavailable", 0.0)])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                status, seconds = next(answers)
+                await asyncio.sleep(seconds)
+                writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\n{}")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    load = openloop.Load(openloop.Order(f"http://127.0.0.1:{port}", ["/"], rate=200, seconds=1.0, warm_up=0.5))
+    figures = await load.run()
+    server.close()
+    assert figures["unanswered"] == figures["broken"] == 0
+    assert load.opened > 20  # nobody waited for the half second of those before
+    assert figures["p50"] >= 500 > figures["refused_p50"]
+    assert figures["goodput"] > 0
+    assert figures["refusals"] > 0
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
