@@ -9,12 +9,13 @@ here=$(dirname "$0")
 run=/run/nginx
 conf=$run/conf
 
-# upstream [ADDRESS…]: without any, the addresses behind the name. Each is listed twice, since nginx repeats nothing
-# where it knows one address only; max_fails=0, since the last one must not be taken out of service.
+# upstream [ADDRESS…]: without any, the addresses behind the name. Each is listed several times: a stopping worker closes
+# many idle connections at once, and nginx tries each entry at most once per request. max_fails=0, since the last one
+# must not be taken out of service.
 upstream() {
   echo "upstream api {"
-  echo "  zone api 256k;"
-  for _ in 1 2; do
+  echo "  zone api 1m;"
+  for _ in 1 2 3 4 5 6 7 8; do
     if [ $# = 0 ]; then
       echo "  server api:8000 resolve max_fails=0;"
     else
