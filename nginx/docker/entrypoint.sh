@@ -74,6 +74,6 @@ cat >$conf/limits.conf <<END
 client_max_body_size $body;      # MAX_BODY_BYTES
 client_body_buffer_size $body;   # so that no body touches a disk
 proxy_read_timeout $(read_timeout)s;  # above REQUEST_TIMEOUT_MS and TIMEOUT
-proxy_next_upstream_tries 6;  # some containers may have gone, or not listen yet
+proxy_next_upstream_tries 10;  # more than an address has entries: a container that has gone must not use them up
 END
 exec nginx -p $run -c $conf/nginx.conf
