@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-import traceback
+from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
@@ -23,6 +23,8 @@ _ACCESS = ("uvicorn.access", "gunicorn.access")
 _STDOUT = 1
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 """What ends a line somewhere, or tells a terminal what to do; a path that a caller chose may hold it."""
+_INDENT = "  "
+"""Before each line of a traceback: an exception's text may look like a record."""
 _QUIET = ("pymongo", "asyncio", "watchfiles")
 """Loggers that say nothing below WARNING: the driver would log a line per waiting operation while MongoDB is away."""
 
@@ -51,8 +53,9 @@ class Logs:
 
     def __init__(self, settings: Settings) -> None:
         self._format = _as_json if settings.log_format == "json" else _as_text
+        forms = {form for secret in settings.secrets for form in _forms(secret)}
         # The longest first: one secret may begin with another.
-        texts = sorted((re.escape(secret) for secret in settings.secrets), key=len, reverse=True)
+        texts = sorted(map(re.escape, forms), key=len, reverse=True)
         self._secrets = re.compile("|".join(texts)) if texts else None
         self._sink = (
             FileSink(settings.log_file)
@@ -61,10 +64,13 @@ class Logs:
         )
 
     def __call__(self, message: Message) -> None:
-        text = self._format(message.record)
-        if self._secrets is not None:
-            text = self._secrets.sub("***", text)
-        self._sink.write(text.encode("utf-8", "backslashreplace"))
+        record = message.record
+        # Before they are escaped for the line, which changes how a secret looks.
+        text = self._format(record, self._masked(record["message"]), self._masked(_traceback(record)))
+        self._sink.write(self._masked(text).encode("utf-8", "backslashreplace"))
+
+    def _masked(self, text: str) -> str:
+        return self._secrets.sub("***", text) if self._secrets is not None else text
 
 
 def set_up(settings: Settings) -> None:
@@ -93,18 +99,27 @@ def silence(source: logging.Logger) -> None:
     source.propagate = False
 
 
-def _as_text(record: Record) -> str:
+def _forms(secret: str) -> set[str]:
+    """A secret as it is, and as it looks within JSON and within a `repr`."""
+    return {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
+
+
+def _as_text(record: Record, message: str, traceback: str) -> str:
     worker, request, trace = _origin()
     traced = f" trace={trace}" if trace else ""
-    message = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), record["message"])
     head = (
         f"{record['time']:YYYY-MM-DD HH:mm:ss.SSS} | {record['level'].name} | worker={worker} request={request}{traced}"
-        f" | {record['name']}:{record['function']}:{record['line']} - {message}\n"
+        f" | {record['name']}:{record['function']}:{record['line']} - {_one_line(message)}\n"
     )
-    return head + _traceback(record)
+    lines = traceback.removesuffix("\n").split("\n") if traceback else []
+    return head + "".join(f"{_INDENT}{_one_line(line)}\n" for line in lines)
 
 
-def _as_json(record: Record) -> str:
+def _one_line(text: str) -> str:
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _as_json(record: Record, message: str, traceback: str) -> str:
     worker, request, trace = _origin()
     line: dict[str, Any] = {
         "time": record["time"].isoformat(timespec="milliseconds"),
@@ -114,12 +129,12 @@ def _as_json(record: Record) -> str:
         "module": record["name"],
         "function": record["function"],
         "line": record["line"],
-        "message": record["message"],
+        "message": message,
     }
     if trace:
         line["trace"] = trace
     if record["exception"] is not None:
-        line["exception"] = _traceback(record)
+        line["exception"] = traceback
     return json.dumps(line, ensure_ascii=False, default=str) + "\n"
 
 
@@ -132,4 +147,4 @@ def _traceback(record: Record) -> str:
     exception = record["exception"]
     if exception is None or exception.type is None:
         return ""
-    return "".join(traceback.format_exception(exception.type, exception.value, exception.traceback))
+    return "".join(format_exception(exception.type, exception.value, exception.traceback))

@@ -31,6 +31,8 @@ ALLOWED = (
 )
 _USER_INFO = re.compile(r"^([a-z+]*:?/{0,2}).*@", re.DOTALL | re.IGNORECASE)
 _NO_PORT = re.compile(r":(?!\d{1,5}(?:[,/?]|$))")
+_TOKEN = re.compile(r"\bAWS_SESSION_TOKEN:([^,]*)", re.IGNORECASE)
+"""The only one of these properties that is secret; others are `true`, or the name of a service."""
 _SECRET_OPTION = re.compile(r"([?&;][^=&;]*(?:password|properties)[^=&;]*=)[^&;]*", re.IGNORECASE)
 
 
@@ -43,10 +45,16 @@ def masked(url: str) -> str:
 
 
 def secrets_of(url: str) -> set[str]:
-    """The passwords in the URL, as they are written and decoded."""
-    user_info, at, _ = url.partition("://")[2].rpartition("@")
-    password = user_info.partition(":")[2] if at else ""
-    return {text for text in (password, unquote_plus(password)) if text}
+    """The passwords and tokens in the URL, as they are written and decoded."""
+    rest, _, query = url.partition("://")[2].partition("?")
+    user_info, at, _ = rest.rpartition("@")
+    found = [user_info.partition(":")[2]] if at else []
+    for name, _, value in (pair.partition("=") for pair in re.split("[&;]", query)):
+        if "password" in name.lower():
+            found.append(value)
+        elif name.lower() == "authmechanismproperties" and (tokens := _TOKEN.findall(unquote_plus(value))):
+            found += [value, *tokens]
+    return {text for secret in found for text in (secret, unquote_plus(secret)) if text}
 
 
 def options_of(url: str) -> Mapping[str, Any]:

@@ -11,9 +11,10 @@ _TEXT = re.compile(
     r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) \| ([A-Z]+) \| worker=(\S+) "
     r"request=(\S+)(?: trace=\S+)? \| ([^:|]*):[^:|]*:\d+ - (.*)"
 )
+_INDENT = b"  "
+"""Before each line of a record's traceback."""
 _TRACEBACK = b"Traceback (most recent call last):"
-# What is left of a traceback when an exception was logged that was never raised: `package.SomeError: text`.
-_BARE_EXCEPTION = re.compile(rb"(?:\w+\.)*[A-Z]\w*(?:: |\s*$)")
+"""Begins one that wasn't logged: of a process that died before it could, say."""
 
 
 @dataclass(slots=True)
@@ -46,21 +47,22 @@ class Tally:
 def read(lines: Iterable[bytes], needles: tuple[bytes, ...], tally: Tally) -> Iterator[Record]:
     """The records whose line holds one of these texts, each with its traceback; counts every line in `tally`."""
     current: Record | None = None
-    in_traceback = after_record = False
+    after_record = in_traceback = False
     for line in lines:
         tally.lines += 1
         if _begins_record(line):
             if current is not None:
                 yield current
-            current, in_traceback, after_record = None, False, True
+            current, after_record, in_traceback = None, True, False
             if any(needle in line for needle in needles):
                 current = _parse(line)
                 if current is None:
                     tally.add_strange(line)
-        elif in_traceback or _TRACEBACK in line or (after_record and _BARE_EXCEPTION.match(line)):
-            in_traceback = True
+        elif after_record and line.startswith(_INDENT):
             if current is not None:
-                current.traceback.append(line.decode("utf-8", "replace").rstrip("\r\n"))
+                current.traceback.append(line.removeprefix(_INDENT).decode("utf-8", "replace").rstrip("\r\n"))
+        elif in_traceback or line.startswith(_TRACEBACK):
+            after_record, in_traceback = False, True
         elif line.strip():
             after_record = False
             tally.add_strange(line)

@@ -29,7 +29,7 @@ LINE = re.compile(
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \| [A-Z]+ \| worker=(\d+|-) request=\S+( trace=[0-9a-f]{32})?"
     r" \| [\w.]+:[\w<>]+:\d+ - .*"
 )
-TRACEBACK = re.compile(r"Traceback \(most|\s|[\w.]+(: |$)|$|During handling|The above")
+TRACEBACK = re.compile(r"  .*")
 LOCKS = ("api/requirements.lock", "scripts/requirements.lock")
 
 
@@ -131,7 +131,7 @@ class Stack:
     def torn_lines(self) -> list[str]:
         """Lines of the API's log that aren't whole, tracebacks apart."""
         lines = self.api_log.read_text().splitlines() if self.api_log.exists() else []
-        return [line for line in lines if not LINE.fullmatch(line) and not TRACEBACK.match(line)]
+        return [line for line in lines if not LINE.fullmatch(line) and not TRACEBACK.fullmatch(line)]
 
     # The API
 

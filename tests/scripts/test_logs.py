@@ -54,7 +54,8 @@ for number in range(3):
         try:
             {}["connection pool"]
         except KeyError as error:
-            raise RuntimeError("broken\\n2 lines, Execution time 0.0") from error
+            forged = "2026-01-01 00:00:00.000 | ERROR | worker=0 request=- | app:forge:1 - connection pool forged"
+            raise RuntimeError(f"broken\\n2 lines, Execution time 0.0\\n{forged}") from error
     except RuntimeError:
         app.exception("GET /users/%d failed", number)
 try:

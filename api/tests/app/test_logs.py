@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote_plus
 
 import pytest
 
@@ -107,6 +108,20 @@ def test_secrets_are_hidden_wherever_they_come_from(log_file: Callable[..., Path
     assert "schluessel" not in log.read_text()
 
 
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_secret_is_hidden_in_each_of_its_forms(log_file: Callable[..., Path], log_format: str) -> None:
+    hidden = 'xyzzy"\\plugh\u00e9\n'
+    log = log_file(mongodb_url=f"mongodb://app:{quote_plus(hidden)}@h/", log_format=log_format)
+    try:
+        raise ValueError(hidden)
+    except ValueError:
+        logging.getLogger("app").exception("%s, %r, %s and %s", hidden, hidden, json.dumps(hidden), quote_plus(hidden))
+    text = log.read_text()
+    assert text.count("***") == 5
+    assert "xyzzy" not in text
+    assert "plugh" not in text
+
+
 def test_json_is_one_object_per_line(log_file: Callable[..., Path]) -> None:
     log = log_file(log_format="json")
     token = context.request_id.set("r-1")
@@ -128,6 +143,23 @@ def test_a_message_can_not_forge_a_line(log_file: Callable[..., Path]) -> None:
     assert len(lines) == 2
     assert r"GET /\x1b[2J\x85\u2028\x0b2026" in lines[1]
     assert lines[1].endswith("forged\tétage")
+
+
+FORGED = "2026-01-01 00:00:00.000 | ERROR | worker=0 request=- | app:forge:1 - forged"
+
+
+def test_an_exceptions_text_can_not_forge_a_line(log_file: Callable[..., Path]) -> None:
+    log = log_file()
+    try:
+        raise ValueError(f"odd\n{FORGED}\r{FORGED}\u2028{FORGED}\n\n{FORGED}")
+    except ValueError:
+        logging.getLogger("app").exception("failed")
+    first, *continued = log.read_text().splitlines()
+    assert first.endswith(" - failed")
+    assert continued[0] == "  Traceback (most recent call last):"
+    assert len(continued) >= 5
+    assert all(line.startswith("  ") for line in continued)
+    assert sum(line.startswith(f"  {FORGED}") for line in continued) == 2
 
 
 def test_a_file_that_can_not_be_opened_anew_costs_no_other_descriptor(tmp_path: Path) -> None:
