@@ -43,7 +43,7 @@ def allowed(field: FieldInfo) -> str:
         lowest = max((limit.ge for limit in limits if isinstance(limit, Ge)), default=None)  # type: ignore[type-var]
         highest = max((limit.le for limit in limits if isinstance(limit, Le)), default=None)  # type: ignore[type-var]
         return f"a whole number from {lowest} to {highest}"
-    return "a path" if kinds[0] is Path else "a non-empty text without characters that are special to it"
+    return "a path" if kinds[0] is Path else field.description or "a non-empty text"
 
 
 def _holds_secret(field: FieldInfo) -> bool:

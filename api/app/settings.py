@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,8 @@ TIMEOUT_PROFILES: dict[str, dict[str, int]] = {
     "conservative": dict(zip(_TIMEOUTS, (10_000, 30_000, 10_000), strict=True)),
 }
 SECRETS = ("mongodb_url", "monitoring_url", "api_key")
+_API_KEY = re.compile(r"[!-~]+")
+"""What every client sends in a header as the same bytes."""
 
 Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
@@ -57,7 +60,15 @@ class Settings(BaseSettings):
     mongodb_url_file: Path | None = None
     monitoring_url: SecretStr | None = None
     monitoring_url_file: Path | None = None
-    database_name: Annotated[str, Field(min_length=1, max_length=63, pattern=r'^[^/\\. "$*<>:|?\x00]+$')] = "sluice"
+    database_name: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=63,
+            pattern=r'^[^/\\. "$*<>:|?\x00]+$',
+            description=r'1 to 63 characters, none of / \ . " $ * < > : | ? and space',
+        ),
+    ] = "sluice"
     mongodb_driver: Driver = "pymongo"
 
     pool_profile: PoolProfile = "default"
@@ -121,6 +132,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.api_key is not None and not _API_KEY.fullmatch(self.api_key.get_secret_value()):
+            raise ValueError("API_KEY='***': allowed are printable ASCII characters but for spaces")
         if self.min_pool_size > self.max_pool_size:
             raise ValueError(
                 f"MIN_POOL_SIZE={self.min_pool_size}: allowed is 0 to MAX_POOL_SIZE, which is {self.max_pool_size}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.mongodb_url import masked
+from app.mongodb_url import masked, secrets_of
 from app.setting_errors import SettingsError
 from app.settings import Settings, load
 
@@ -78,7 +78,7 @@ def test_a_dotenv_file_is_read(tmp_path: Path) -> None:
         ("MONGODB_DRIVER", "mongoose", "pymongo or motor"),
         ("LOG_FORMAT", "xml", "text or json"),
         ("PRELOAD", "maybe", "true or false"),
-        ("DATABASE_NAME", "a b", "without characters"),
+        ("DATABASE_NAME", "a b", r'1 to 63 characters, none of / \ . " $ * < > : | ? and space'),
         ("CONNECTION_BUDGET", "-5", "a whole number from 1 to"),
         ("API_KEY_FILE", "/does/not/exist", "a readable file"),
     ],
@@ -88,6 +88,13 @@ def test_a_wrong_value_is_named_with_what_is_allowed(variable: str, value: str, 
     assert variable in message
     assert value in message
     assert f"allowed is {allowed}" in message or allowed in message
+
+
+@pytest.mark.parametrize("key", ["schl\u00fcssel", "two words", "tab\tbed", "line\nbreak", "\u200bkey"])
+def test_a_key_that_no_header_carries_unchanged_is_refused(tmp_path: Path, key: str) -> None:
+    (tmp_path / "key").write_text(key)
+    for given in ({"API_KEY": key}, {"API_KEY_FILE": str(tmp_path / "key")}):
+        assert refused(**given) == "API_KEY='***': allowed are printable ASCII characters but for spaces"
 
 
 @pytest.mark.parametrize(
@@ -152,6 +159,17 @@ def test_secrets_are_in_no_representation(settings: Make) -> None:
         assert "geheim" not in text
         assert "schluessel" not in text
     assert chosen.secrets == {"geheim%40x", "geheim@x", "schluessel"}
+
+
+def test_every_secret_of_a_url_is_known() -> None:
+    query = "tlsCertificateKeyFilePassword=geh%21eim&authMechanismProperties="
+    properties = "SERVICE_NAME:mongodb,AWS_SESSION_TOKEN:ab%2Fc%3D"
+    assert secrets_of(f"mongodb://app:p%40ss@h/db?{query}{properties}&w=1") == {
+        *("p%40ss", "p@ss"),
+        *("geh%21eim", "geh!eim"),
+        *("ab/c=", properties, "SERVICE_NAME:mongodb,AWS_SESSION_TOKEN:ab/c="),
+    }
+    assert secrets_of("mongodb://h/?authMechanismProperties=CANONICALIZE_HOST_NAME:true") == set()
 
 
 @pytest.mark.parametrize(
