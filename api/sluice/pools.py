@@ -13,9 +13,9 @@ from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from pymongo._telemetry import _CmapTelemetry
 from pymongo.asynchronous import pool as asynchronous
 from pymongo.errors import AutoReconnect
+from pymongo.monitoring import ConnectionClosedReason
 from pymongo.pool_shared import PoolState
 from pymongo.synchronous import pool as synchronous
 
@@ -61,13 +61,15 @@ class Tracker:
             self.counters.opened += 1
             self.counters.creations.observe(seconds)
 
+    def failed(self) -> None:
+        with self._lock:
+            self.counters.failed += 1
+
     def closed(self, connection: int, reason: str) -> None:
         with self._lock:
-            if connection not in self.open:
-                self.counters.failed += 1  # closed before it was ever usable
-                return
-            self.open.discard(connection)
-            self.counters.closed[reason] = self.counters.closed.get(reason, 0) + 1
+            if connection in self.open:  # who closes it a second time changes nothing
+                self.open.remove(connection)
+                self.counters.closed[reason] = self.counters.closed.get(reason, 0) + 1
 
     def took(self, connection: int, started: float) -> None:
         now = time.monotonic()
@@ -87,24 +89,16 @@ class Tracker:
                 self.counters.uses.observe(now - taken)
 
 
-class _Telemetry(_CmapTelemetry):
-    """The one place where the driver says that a connection was closed, and why."""
-
-    __slots__ = ("_tracker",)
-
-    def __init__(self, driver: _CmapTelemetry, tracker: Tracker) -> None:
-        super().__init__(
-            driver._client_id, driver._address, driver._listeners, publish=driver._should_publish, log=driver._log
-        )
-        self._tracker = tracker
-
-    def connection_closed(self, conn_id: int, reason: str) -> None:
-        self._tracker.closed(conn_id, reason)
-        super().connection_closed(conn_id, reason)
-
-
 class AsyncConnection(asynchronous.AsyncConnection):
-    """Every command, a batch's and a cursor's too, carries what is left of the request's time."""
+    """Counts its end. Every command, a batch's and a cursor's too, carries what is left of the request's time."""
+
+    tracker: Tracker
+
+    async def close_conn(self, reason: str | None) -> None:
+        if reason is not None and not self.closed:
+            # First: who is cancelled while it closes has closed it, though the driver then sends no event.
+            self.tracker.closed(self.id, reason)
+        await super().close_conn(reason)
 
     def apply_timeout(self, cmd: MutableMapping[str, Any] | None) -> float | None:
         timeout = super().apply_timeout(cmd)
@@ -115,6 +109,13 @@ class AsyncConnection(asynchronous.AsyncConnection):
 
 class SyncConnection(synchronous.Connection):
     """As `AsyncConnection`."""
+
+    tracker: Tracker
+
+    def close_conn(self, reason: str | None) -> None:
+        if reason is not None and not self.closed:
+            self.tracker.closed(self.id, reason)
+        super().close_conn(reason)
 
     def apply_timeout(self, cmd: MutableMapping[str, Any] | None) -> float | None:
         timeout = super().apply_timeout(cmd)
@@ -139,7 +140,6 @@ class AsyncPool(asynchronous.Pool):
         super().__init__(address, options, is_sdam, client_id)
         self.tracker = Tracker(counters)
         self.turnstile = make_turnstile(name_of(address), counters, self._has_room)
-        self._telemetry = _Telemetry(self._telemetry, self.tracker)
         self._filling = 0
         self._returning = 0
 
@@ -181,10 +181,14 @@ class AsyncPool(asynchronous.Pool):
         started = time.monotonic()
         try:
             connection = await super().connect(handler)
+        except BaseException:
+            self.tracker.failed()
+            raise
         finally:
             self._filling -= filler
         self.tracker.opened(connection.id, time.monotonic() - started)
         connection.__class__ = AsyncConnection
+        connection.tracker = self.tracker  # type: ignore[attr-defined]
         return connection
 
     async def checkin(self, conn: asynchronous.AsyncConnection) -> None:
@@ -193,6 +197,8 @@ class AsyncPool(asynchronous.Pool):
         try:
             await super().checkin(conn)
         finally:
+            if conn.closed:  # it broke while it was used
+                self.tracker.closed(conn.id, ConnectionClosedReason.ERROR)
             self._returning -= 1
             self.turnstile.leave()
 
@@ -245,7 +251,6 @@ class SyncPool(synchronous.Pool):
     ) -> None:
         super().__init__(address, options, is_sdam, client_id)
         self.tracker = Tracker(counters)
-        self._telemetry = _Telemetry(self._telemetry, self.tracker)
 
     def _get_conn(self, checkout_started_time: float, handler: _SyncHandler | None = None) -> synchronous.Connection:
         started = time.monotonic()
@@ -259,14 +264,23 @@ class SyncPool(synchronous.Pool):
 
     def connect(self, handler: _SyncHandler | None = None) -> synchronous.Connection:
         started = time.monotonic()
-        connection = super().connect(handler)
+        try:
+            connection = super().connect(handler)
+        except BaseException:
+            self.tracker.failed()
+            raise
         self.tracker.opened(connection.id, time.monotonic() - started)
         connection.__class__ = SyncConnection
+        connection.tracker = self.tracker  # type: ignore[attr-defined]
         return connection
 
     def checkin(self, conn: synchronous.Connection) -> None:
         self.tracker.returned(conn.id)
-        super().checkin(conn)
+        try:
+            super().checkin(conn)
+        finally:
+            if conn.closed:
+                self.tracker.closed(conn.id, ConnectionClosedReason.ERROR)
 
     def gauges(self) -> Gauges:
         return Gauges(

@@ -11,7 +11,6 @@ import motor.frameworks.asyncio
 import pytest
 from motor.metaprogramming import create_class_with_framework
 from pymongo import AsyncMongoClient, MongoClient
-from pymongo._telemetry import _CmapTelemetry
 from pymongo.asynchronous import pool as asynchronous
 from pymongo.pool_shared import PoolState
 from pymongo.synchronous import pool as synchronous
@@ -42,11 +41,13 @@ def test_clients_take_a_pool_class(client: Any) -> None:
         (asynchronous.Pool, "remove_stale_sockets", ["self", "reference_generation"]),
         (asynchronous.Pool, "_reset", ["self", "close", "pause", "service_id", "interrupt_connections"]),
         (asynchronous.AsyncConnection, "apply_timeout", ["self", "cmd"]),
+        (asynchronous.AsyncConnection, "close_conn", ["self", "reason"]),
         (synchronous.Pool, "__init__", ["self", "address", "options", "is_sdam", "client_id"]),
         (synchronous.Pool, "_get_conn", ["self", "checkout_started_time", "handler"]),
         (synchronous.Pool, "connect", ["self", "handler"]),
         (synchronous.Pool, "checkin", ["self", "conn"]),
         (synchronous.Connection, "apply_timeout", ["self", "cmd"]),
+        (synchronous.Connection, "close_conn", ["self", "reason"]),
         (
             AsyncMongoClient,
             "_select_server",
@@ -57,8 +58,6 @@ def test_clients_take_a_pool_class(client: Any) -> None:
             "_select_server",
             ["self", "server_selector", "session", "operation", "address", "deprioritized_servers", "operation_id"],
         ),
-        (_CmapTelemetry, "connection_closed", ["self", "conn_id", "reason"]),
-        (_CmapTelemetry, "__init__", ["self", "client_id", "address", "listeners", "publish", "log"]),
     ],
 )
 def test_overridden_methods_still_have_these_parameters(pool: type, method: str, parameters: list[str]) -> None:
@@ -72,6 +71,16 @@ def test_a_pool_still_has_the_state_that_gauges_read(pool: Any) -> None:
     assert (len(fresh.conns), fresh._pending, fresh._max_connecting) == (0, 0, 2)
     assert fresh.state == PoolState.PAUSED
     assert not fresh.closed
+
+
+@pytest.mark.parametrize("pool", [asynchronous, synchronous])
+def test_connections_end_where_they_are_counted(pool: Any) -> None:
+    """When they can't be opened, when they are closed, and when a broken one is returned."""
+    everywhere = inspect.getsource(pool).count(".connection_closed(")
+    connection = pool.AsyncConnection if pool is asynchronous else pool.Connection
+    counted = (pool.Pool.connect, connection.close_conn, pool.Pool.checkin)
+    assert [inspect.getsource(place).count(".connection_closed(") for place in counted] == [1, 1, 1]
+    assert everywhere == len(counted)
 
 
 def test_the_drivers_filler_connects_without_a_handler_and_callers_with_one() -> None:

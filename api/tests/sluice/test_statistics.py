@@ -88,6 +88,23 @@ async def test_counts_end_exact_after_random_cancellations(open_sluice: OpenSlui
     assert pool.use_time.count == pool.wait_time.count
 
 
+async def test_counts_end_exact_wherever_a_caller_is_cancelled(open_sluice: OpenSluice) -> None:
+    sluice = await open_sluice(max_pool_size=1, max_idle_time=0.001)  # each caller closes a connection and opens one
+    await with_one_document(sluice)
+    for steps in range(25):
+        await quick(sluice)
+        await asyncio.sleep(0.002)  # until the connection has been idle for too long
+        task = asyncio.create_task(quick(sluice))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await settle([task])
+        await until(lambda: held(sluice) == 0)
+        pool = total(sluice).pool
+        assert pool.total_created - sum(pool.closed.values()) == pool.current_connections
+    assert pool.closed["idle"] >= 25
+
+
 async def test_the_next_owner_of_a_slot_continues_its_counters(open_sluice: OpenSluice, driver: str) -> None:
     first = await open_sluice(max_pool_size=3)
     await with_one_document(first)
