@@ -45,8 +45,8 @@ QUEUE_TIMEOUT = Kind("/problems/queue-timeout", 503, "No connection came free in
 POOL_UNAVAILABLE = Kind("/problems/pool-unavailable", 503, "There is no connection to the database", 5)
 NO_SERVER = Kind("/problems/no-server", 503, "The database can't be reached", 5)
 NOT_PRIMARY = Kind("/problems/not-primary", 503, "The database is electing a new primary", 2)
-NETWORK_TIMEOUT = Kind("/problems/network-timeout", 504, "The database didn't answer; a write may have happened")
-CONNECTION_LOST = Kind("/problems/connection-lost", 503, "The connection to the database was lost")
+NETWORK_TIMEOUT = Kind("/problems/network-timeout", 504, "The database didn't answer in time")
+CONNECTION_LOST = Kind("/problems/connection-lost", 503, "The connection was lost")
 DEADLINE = Kind("/problems/deadline-exceeded", 504, "The request's time is used up")
 DUPLICATE = Kind("/problems/duplicate", 409, "Something with this unique value exists already")
 WRITE_TIMEOUT = Kind("/problems/write-concern-timeout", 504, "The write was not confirmed in time")
@@ -55,6 +55,9 @@ TRANSIENT = Kind("/problems/transaction-aborted", 503, "The transaction was abor
 REFUSED_DOCUMENT = Kind("/problems/document-refused", 422, "The document doesn't fit the collection's schema")
 DOCUMENT_TOO_LARGE = Kind("/problems/document-too-large", 413, "The document is too large")
 CLOSED = Kind("/problems/pool-closed", 503, "This worker is closing", 1)
+
+IN_DOUBT = frozenset({NETWORK_TIMEOUT, CONNECTION_LOST, DEADLINE})
+"""After these nobody knows whether what was sent has happened."""
 
 Match = Callable[[Exception], bool]
 
@@ -128,6 +131,8 @@ def problem_of(error: Exception, method: str = "GET") -> Problem:
     detail = "the request id finds it in the logs" if kind is problems.INTERNAL else kind.title
     if isinstance(error, QueueFull | QueueTimeout | PoolUnavailable | DeadlineExceeded):
         detail = str(error)
+    if kind in IN_DOUBT and method not in REPEATABLE:
+        detail += "; a write may have happened"
     return Problem(kind, detail)
 
 

@@ -31,7 +31,7 @@ class Kind:
 def of_status(status: int) -> Kind:
     """The kind for a plain HTTP status, such as the framework's own 404 and 405."""
     phrase = HTTPStatus(status).phrase
-    return Kind(f"/problems/{phrase.lower().replace(' ', '-')}", status, phrase)
+    return Kind(f"/problems/{phrase.lower().replace(' ', '-')}", status, phrase.capitalize())
 
 
 BAD_REQUEST = of_status(400)
@@ -43,7 +43,6 @@ CONTENT_TOO_LARGE = Kind("/problems/content-too-large", 413, "Content too large"
 INVALID = Kind("/problems/invalid", 422, "The request doesn't fit the schema")
 PRECONDITION_REQUIRED = of_status(428)
 INTERNAL = of_status(500)
-UNAVAILABLE = of_status(503)
 
 
 class Problem(HTTPException):

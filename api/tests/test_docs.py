@@ -7,6 +7,7 @@ import re
 import subprocess
 import tomllib
 from dataclasses import fields
+from http import HTTPStatus
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from annotated_types import Ge, Le
 from pydantic import SecretStr
 
-from app.problems import Kind
+from app.problems import Kind, of_status
 from app.settings import Settings
 from sluice import metrics, summary
 from sluice.budget import Demand
@@ -108,9 +109,21 @@ def test_metrics_are_documented_as_they_are_exported(tmp_path: Path) -> None:
         assert documented[family.name] == (family.type, family.documentation)
 
 
-def test_every_problem_is_documented_and_every_documented_one_exists() -> None:
+def kinds_of_problem() -> list[Kind]:
     modules = [import_module(f"app.{name}") for name in ("problems", "errors", "health")]
-    kinds = [value for module in modules for value in vars(module).values() if isinstance(value, Kind)]
+    return [value for module in modules for value in vars(module).values() if isinstance(value, Kind)]
+
+
+def test_nginx_and_the_api_give_a_problem_the_same_title() -> None:
+    plain = [of_status(status) for status in HTTPStatus if status >= 400]  # such as the framework's own 405
+    titles = {kind.type: kind.title for kind in (*plain, *kinds_of_problem())}
+    by_nginx = re.findall(r'"type":"([^"]+)","title":"([^"]+)"', (ROOT / "nginx/nginx.conf").read_text())
+    assert len(by_nginx) == (ROOT / "nginx/nginx.conf").read_text().count("/problems/")
+    assert [(kind, title) for kind, title in by_nginx if titles.get(kind, title) != title] == []
+
+
+def test_every_problem_is_documented_and_every_documented_one_exists() -> None:
+    kinds = kinds_of_problem()
     rows = re.findall(
         r"^\| `(/problems/[\w-]+)` \| (\d+) \| (\d*) *\|", (ROOT / "docs/errors.md").read_text(), re.MULTILINE
     )

@@ -66,6 +66,22 @@ def test_a_lost_connection_invites_to_repeat_only_what_is_safe() -> None:
     assert kind_of(driver.AutoReconnect("reset"), "GET").retry_after == 1
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        DeadlineExceeded("the request's 300 ms are used up"),
+        driver.ExecutionTimeout("too long", 50),
+        driver.NetworkTimeout("silence"),
+        driver.AutoReconnect("reset"),
+    ],
+)
+def test_who_wrote_is_told_that_it_may_have_happened(error: Exception) -> None:
+    for method in ("POST", "PATCH", "DELETE"):
+        assert problem_of(error, method).detail.endswith("; a write may have happened")
+    assert "write" not in problem_of(error, "GET").detail
+    assert "may have" not in problem_of(QueueTimeout("waited"), "POST").detail
+
+
 def test_an_unexpected_error_tells_nothing_of_itself() -> None:
     assert "geheim" not in problem_of(RuntimeError("geheim")).detail
 

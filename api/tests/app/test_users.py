@@ -245,6 +245,19 @@ async def test_a_slow_query_ends_with_the_callers_time(
     assert time.monotonic() - began < 1
 
 
+async def test_a_write_that_took_too_long_is_said_to_be_in_doubt(
+    http: httpx.AsyncClient, replica_set: ReplicaSet
+) -> None:
+    await created(http)
+    with replica_set.direct(replica_set.primary()) as direct:
+        slow = {"failCommands": ["insert"], "blockConnection": True, "blockTimeMS": 1500}
+        direct.admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=slow)
+    new = {"email": "slow@example.org", "name": "Ada"}
+    answer = await http.post("/users", json=new, headers={"X-Request-Timeout-Ms": "300"})
+    assert (answer.status_code, answer.json()["type"]) == (504, "/problems/deadline-exceeded")
+    assert answer.json()["detail"].endswith("are used up; a write may have happened")
+
+
 async def test_a_full_queue_refuses_at_once(http: httpx.AsyncClient, app: FastAPI) -> None:
     await created(http)
     waiting = app.state.settings.max_pool_size * app.state.settings.wait_queue_multiple
