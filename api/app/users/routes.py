@@ -13,12 +13,12 @@ from app import problems
 from app.errors import DUPLICATE_KEY
 from app.etags import unchanged, versions
 from app.problems import Problem, documented
-from app.security import PROTECTED
+from app.security import PROTECTED, GuardedRoute
 from app.users.listing import Listing
 from app.users.model import BULK_LIMIT, BulkItem, BulkOutcome, NewUser, Page, User, UserChange
 from app.users.repository import Users
 
-router = APIRouter(prefix="/users", tags=["users"])
+router = APIRouter(prefix="/users", tags=["users"], route_class=GuardedRoute)
 
 
 _users_of = lru_cache(maxsize=1)(Users)

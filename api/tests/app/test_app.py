@@ -10,6 +10,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from fastapi import FastAPI
+from starlette.types import Message
 
 from app.main import create_app
 from app.settings import Settings
@@ -134,6 +135,37 @@ async def test_what_changes_something_needs_the_key(http: httpx.AsyncClient, hea
         answer = await http.request(method, path, headers=raw, json={} if method != "DELETE" else None)
         assert (answer.status_code, answer.json()["type"]) == (401, "/problems/unauthorized")
         assert "www-authenticate" in answer.headers
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"[]"])
+async def test_without_the_key_nobody_learns_what_is_wrong_with_a_body(http: httpx.AsyncClient, body: bytes) -> None:
+    for method, path in (("POST", "/users"), ("POST", "/users/bulk"), ("PATCH", f"/users/{ANYONE}")):
+        for key, statuses in (("", {401}), ("wrong", {401}), ("schluessel", {400, 422})):
+            headers = {"Content-Type": "application/json", "X-API-Key": key}
+            answer = await http.request(method, path, headers=headers, content=body)
+            assert answer.status_code in statuses
+
+
+async def test_without_the_key_no_body_is_read(app: FastAPI) -> None:
+    async def receive() -> Message:
+        raise AssertionError("the body was read")
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+    scope = {"type": "http", "method": "POST", "path": "/users", "query_string": b"", "headers": headers}
+    await app(scope, receive, send)
+    assert sent[0]["status"] == 401
+
+
+async def test_routes_that_change_something_are_documented_to_need_the_key(app: FastAPI) -> None:
+    paths = app.openapi()["paths"]
+    for path, methods in paths.items():
+        for method, operation in methods.items():
+            assert ("security" in operation) == (method != "get"), (method, path)
 
 
 async def test_the_key_may_be_a_bearer_token(http: httpx.AsyncClient) -> None:
