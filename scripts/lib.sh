@@ -73,12 +73,18 @@ install_python() {
 }
 
 # make_venv FOLDER LOCK...: a virtual environment with exactly what the lock files name; made anew when they change
-make_venv() {
+make_venv() (
   local venv=$1
   shift
+  mkdir -p "$SLUICE_HOME"
+  exec 9<"$SLUICE_HOME" # up.py locks it, too
+  if ! flock --nonblock 9; then
+    echo "==> waiting for another script that is at work in $SLUICE_HOME"
+    flock 9
+  fi
   local wanted
   wanted=$(cat "$@" | sha256sum)
-  [[ -x $venv/bin/python && $(cat "$venv/locks.sha256" 2>/dev/null) == "$wanted" ]] && return
+  [[ -x $venv/bin/python && $(cat "$venv/locks.sha256" 2>/dev/null) == "$wanted" ]] && exit
   local python
   python=$(find_python || install_python)
   echo "==> installing Python packages (PyPI) into $venv"
@@ -90,7 +96,7 @@ make_venv() {
   "$venv/bin/python" -m pip install -qq --disable-pip-version-check --require-hashes "${requirements[@]}" ||
     fail "the Python packages can't be installed (see above)"
   echo "$wanted" >"$venv/locks.sha256"
-}
+)
 
 # run_backup ACTION: backup.py on the running stack's database, as the application's user
 run_backup() {

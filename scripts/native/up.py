@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import signal
@@ -12,7 +13,8 @@ import sys
 import threading
 import time
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import init_replica_set
@@ -30,6 +32,22 @@ from app.settings import Settings, load
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _interrupted = threading.Event()
 """Kept, since an exception is lost where it meets a destructor or a callback, as there are in the driver."""
+
+
+@contextmanager
+def _alone(layout: Layout) -> Iterator[None]:
+    """One at a time starts or changes this stack; the others wait. The kernel frees the lock of who is killed."""
+    layout.home.mkdir(parents=True, exist_ok=True)
+    folder = os.open(layout.home, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another script that is at work in {layout.home}")
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def up(layout: Layout, settings: Settings) -> None:
@@ -158,17 +176,18 @@ def main() -> int:
     try:
         settings = _settings(given.driver, given.workers)
         layout = Layout.from_environment()
-        ran_before = Supervisor(layout).alive
-        install_programs(["nginx", "prometheus", "prometheus-nginx-exporter"])
-        install_mongod(layout.mongod)
-        try:
-            up(layout, settings)
-            if _interrupted.is_set():
-                raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            if not ran_before:
-                _stop(layout)
-            raise
+        with _alone(layout):
+            ran_before = Supervisor(layout).alive
+            install_programs(["nginx", "prometheus", "prometheus-nginx-exporter"])
+            install_mongod(layout.mongod)
+            try:
+                up(layout, settings)
+                if _interrupted.is_set():
+                    raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                if not ran_before:
+                    _stop(layout)
+                raise
         _tell(layout, time.monotonic() - started)
         if settings.api_key is None:
             print("\nnginx listens on loopback only, since there is no API_KEY.", flush=True)

@@ -56,6 +56,24 @@ def test_an_interrupted_start_leaves_nothing_running(other: Stack) -> None:
     assert other.processes() == []
 
 
+def test_two_starts_at_once_make_one_stack(other: Stack) -> None:
+    starts = [
+        subprocess.Popen(
+            [ROOT / "scripts/up.sh", "-d"],
+            env=other.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [start.communicate(timeout=120)[0] for start in starts]
+    assert [start.returncode for start in starts] == [0, 0], said
+    assert any(f"waiting for another script that is at work in {other.home}" in text for text in said)
+    assert len([process for process in other.processes() if "supervisord" in " ".join(process.cmdline())]) == 1
+    assert other.http.get("/health/ready").status_code == 200
+
+
 def test_what_outlives_a_killed_process_manager_is_ended(other: Stack) -> None:
     # A MongoDB of the caller's own must not be used.
     done = other.script("up.sh", "-d", MONGODB_URL="mongodb://nowhere.invalid")
