@@ -11,7 +11,9 @@ import argparse
 import gzip
 import os
 import sys
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -56,6 +58,16 @@ def dump(client: MongoClient[Document], name: str, target: BinaryIO) -> int:
 
 def restore(database: Database[Document], source: BinaryIO) -> int:
     """Replace the collections that the backup has; how many documents they got. Raises `BackupError`."""
+    try:
+        return _restore(database, source)
+    except (OSError, EOFError, LookupError, zlib.error, bson.errors.InvalidBSON) as error:
+        raise BackupError(f"the backup is damaged ({error}); nothing was changed") from error
+    finally:
+        with suppress(PyMongoError):  # which is what ended it, then
+            _drop_drafts(database)
+
+
+def _restore(database: Database[Document], source: BinaryIO) -> int:
     records = _records(source)
     head = next(records, None)
     if head is None or head.get("sluice_backup") != FORMAT:
@@ -84,11 +96,8 @@ def restore(database: Database[Document], source: BinaryIO) -> int:
 
 
 def _records(source: BinaryIO) -> Iterator[RawBSONDocument]:
-    try:
-        with gzip.open(source, "rb") as file:
-            yield from bson.decode_file_iter(cast("IO[bytes]", file), Raw)
-    except (OSError, EOFError, bson.errors.InvalidBSON) as error:
-        raise BackupError(f"the backup is damaged ({error}); nothing was changed") from error
+    with gzip.open(source, "rb") as file:
+        yield from bson.decode_file_iter(cast("IO[bytes]", file), Raw)
 
 
 def _plain(record: RawBSONDocument) -> Document:
@@ -98,6 +107,13 @@ def _plain(record: RawBSONDocument) -> Document:
 def _draft(database: Database[Document], name: str) -> Any:
     """Documents go in as they are, to a majority of the members."""
     return database.get_collection(DRAFT + name, codec_options=Raw, write_concern=WriteConcern("majority"))
+
+
+def _drop_drafts(database: Database[Document]) -> None:
+    """Those of a restore that was killed, too."""
+    for name in database.list_collection_names():
+        if name.startswith(DRAFT):
+            database.drop_collection(name)
 
 
 def _create(database: Database[Document], name: str, described: Document) -> None:
