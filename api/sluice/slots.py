@@ -8,12 +8,15 @@ the largest number of workers that ever ran at once.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sluice.snapshot import WorkerSnapshot, decode, encode
+
+log = logging.getLogger(__name__)
 
 _CLAIM = "claim.lock"
 
@@ -45,7 +48,11 @@ class Slot:
 
     def previous(self) -> WorkerSnapshot | None:
         """What the slot's former owner published last; None for a new slot or one that another version wrote."""
-        return _read(self.directory / f"{self.number}.json")
+        path = self.directory / f"{self.number}.json"
+        found = _read(path)
+        if found is None and path.exists():
+            log.warning("%s was written by another version: its counters start from 0", path)
+        return found
 
     def publish(self, snapshot: WorkerSnapshot) -> None:
         """Replace what the slot says, in one step."""

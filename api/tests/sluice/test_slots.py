@@ -140,10 +140,15 @@ def test_the_sums_are_the_sums_of_their_parts(tmp_path: Path) -> None:
         slot.close()
 
 
-def test_what_another_version_wrote_is_not_read(tmp_path: Path) -> None:
+def test_what_another_version_wrote_is_not_read_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with Slot_of(tmp_path) as slot:
+        assert slot.previous() is None
+        assert caplog.messages == []
         (tmp_path / "0.json").write_text('{"format": "of tomorrow"}')
         assert slot.previous() is None
+        assert caplog.messages == [f"{tmp_path}/0.json was written by another version: its counters start from 0"]
         assert read_all(tmp_path) == []
 
 
