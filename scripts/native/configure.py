@@ -17,7 +17,7 @@ def configure(layout: Layout, settings: Settings) -> None:
     """Write everything that the services read, below the stack's home. Raises `StackError`."""
     for folder in (layout.logs, layout.home / "run", layout.home / "prometheus"):
         folder.mkdir(parents=True, exist_ok=True)
-    layout.shared.mkdir(mode=0o700, parents=True, exist_ok=True)
+    layout.make_shared()
     for port in layout.mongo:
         (layout.home / "data" / str(port.number)).mkdir(parents=True, exist_ok=True)
     _nginx(layout, settings)

@@ -17,6 +17,7 @@ def main() -> int:
     given = parser.parse_args()
     try:
         layout = Layout.from_environment()
+        layout.check_shared()
         supervisor = Supervisor(layout)
         if supervisor.alive:
             supervisor.stop()

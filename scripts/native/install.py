@@ -81,6 +81,7 @@ def install_mongod(target: Path) -> None:
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)  # a link to one that is gone
     own = find("mongod")
     if own is not None:
         target.symlink_to(own)

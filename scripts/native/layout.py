@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -113,7 +114,21 @@ class Layout:
 
     @cached_property
     def shared(self) -> Path:
-        """The folder on shared memory, named after `home`."""
-        base = Path("/dev/shm")  # noqa: S108 made with mode 0700
+        """The folder on shared memory, named after `home`; made by `make_shared`."""
+        base = Path("/dev/shm")  # noqa: S108 checked to be ours
         name = f"sluice-native-{os.getuid()}-{hashlib.sha256(str(self.home).encode()).hexdigest()[:12]}"
         return (base if base.is_dir() else self.home) / name
+
+    def make_shared(self) -> None:
+        """Make that folder. Raises `StackError` as `check_shared` does."""
+        self.shared.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.check_shared()
+
+    def check_shared(self) -> None:
+        """Raises `StackError` for a folder that another user made or may change: its name can be guessed."""
+        try:
+            found = self.shared.lstat()
+        except FileNotFoundError:
+            return
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+            raise StackError(f"{self.shared}: allowed is a folder that this user owns and nobody else may change")

@@ -177,6 +177,7 @@ def main() -> int:
         settings = _settings(given.driver, given.workers)
         layout = Layout.from_environment()
         with _alone(layout):
+            layout.check_shared()
             ran_before = Supervisor(layout).alive
             install_programs(["nginx", "prometheus", "prometheus-nginx-exporter"])
             install_mongod(layout.mongod)

@@ -56,6 +56,18 @@ def test_an_interrupted_start_leaves_nothing_running(other: Stack) -> None:
     assert other.processes() == []
 
 
+def test_shared_memory_that_others_may_change_is_not_used(other: Stack) -> None:
+    other.layout.shared.mkdir()
+    other.layout.shared.chmod(0o777)
+    try:
+        for script, arguments in (("up.sh", ["-d"]), ("down.sh", [])):
+            done = other.script(script, *arguments)
+            assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+            assert f": {other.layout.shared}: allowed is a folder that this user owns and nobody else" in done.stderr
+    finally:
+        other.layout.shared.rmdir()
+
+
 def test_two_starts_at_once_make_one_stack(other: Stack) -> None:
     starts = [
         subprocess.Popen(
