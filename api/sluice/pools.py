@@ -7,6 +7,7 @@ private hook of a pinned driver version: tests/sluice/test_driver_contract.py sa
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, MutableMapping
@@ -14,7 +15,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from pymongo.asynchronous import pool as asynchronous
-from pymongo.errors import AutoReconnect
+from pymongo.errors import AutoReconnect, _OperationCancelled
 from pymongo.monitoring import ConnectionClosedReason
 from pymongo.pool_shared import PoolState
 from pymongo.synchronous import pool as synchronous
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from pymongo.pool_options import PoolOptions
     from pymongo.synchronous.mongo_client import _ClientCheckout as _SyncHandler
 
+log = logging.getLogger(__name__)
+
 already_waited: ContextVar[float] = ContextVar("sluice_already_waited", default=0.0)
 """Seconds that an operation waited before its thread started (Motor)."""
 
@@ -36,7 +39,7 @@ Address = tuple[str, int | None]
 MakeTurnstile = Callable[[str, Counters, Callable[[], bool]], Turnstile]
 
 
-def name_of(address: tuple[str, int | None]) -> str:
+def name_of(address: Address) -> str:
     """`host:port`, as the replica set's configuration has it."""
     return f"{address[0]}:{address[1]}"
 
@@ -87,6 +90,14 @@ class Tracker:
             taken = self.taken.pop(connection, None)
             if taken is not None:
                 self.counters.uses.observe(now - taken)
+
+
+def _filled_in_vain(address: Address) -> None:
+    """The driver cleared a pool, since its member is silent, and so gave up a connection that it was opening for it.
+
+    It would log its own doing as an error, with a traceback.
+    """
+    log.info("connection pool cleared while it was filled: %s", name_of(address))
 
 
 class AsyncConnection(asynchronous.AsyncConnection):
@@ -205,6 +216,10 @@ class AsyncPool(asynchronous.Pool):
     async def remove_stale_sockets(self, reference_generation: int) -> None:
         try:
             await super().remove_stale_sockets(reference_generation)
+        except _OperationCancelled:
+            if not self.stale_generation(reference_generation, None):
+                raise
+            _filled_in_vain(self.address)
         finally:
             self.turnstile.admit()
 
@@ -281,6 +296,14 @@ class SyncPool(synchronous.Pool):
         finally:
             if conn.closed:
                 self.tracker.closed(conn.id, ConnectionClosedReason.ERROR)
+
+    def remove_stale_sockets(self, reference_generation: int) -> None:
+        try:
+            super().remove_stale_sockets(reference_generation)
+        except _OperationCancelled:
+            if not self.stale_generation(reference_generation, None):
+                raise
+            _filled_in_vain(self.address)
 
     def gauges(self) -> Gauges:
         return Gauges(

@@ -13,7 +13,7 @@ from pymongo.errors import PyMongoError
 from sluice import Options, PoolUnavailable, Slot, Sluice
 from tests.conftest import OpenSluice, until
 from tests.replica_set import ReplicaSet, free_ports
-from tests.sluice.support import held, quick, settle, total, with_one_document
+from tests.sluice.support import fail, held, quick, settle, total, with_one_document
 
 
 async def test_a_worker_starts_while_mongodb_is_away_and_becomes_ready_when_it_comes(
@@ -134,3 +134,27 @@ async def test_nothing_listens_there(driver: str, tmp_path: Any) -> None:
     await sluice.close()
     with pytest.raises(PoolUnavailable, match="not connected yet, or closed"):
         sluice.collection("x")
+
+
+async def test_a_pool_that_is_cleared_while_it_is_filled_is_no_error(
+    open_sluice: OpenSluice, replica_set: ReplicaSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    sluice = await open_sluice(min_pool_size=1)
+    primary = replica_set.primary()
+    assert sluice._connected is not None
+    pool: Any = sluice._connected.pools[primary]
+
+    async def clear(**how: bool) -> None:
+        """As the driver does when a member is silent."""
+        done = pool._reset(close=False, **how)
+        if done is not None:
+            await done
+
+    await until(lambda: len(pool.conns) == 1)
+    fail(replica_set, primary, ["hello", "isMaster", "ismaster"], times=12, blockConnection=True, blockTimeMS=2000)
+    await clear(pause=False)
+    await until(lambda: pool._pending == 1)  # the driver fills it up
+    await clear(interrupt_connections=True)
+    await until(lambda: f"connection pool cleared while it was filled: {primary}" in caplog.messages)
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []

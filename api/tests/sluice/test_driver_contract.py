@@ -46,6 +46,7 @@ def test_clients_take_a_pool_class(client: Any) -> None:
         (synchronous.Pool, "_get_conn", ["self", "checkout_started_time", "handler"]),
         (synchronous.Pool, "connect", ["self", "handler"]),
         (synchronous.Pool, "checkin", ["self", "conn"]),
+        (synchronous.Pool, "remove_stale_sockets", ["self", "reference_generation"]),
         (synchronous.Connection, "apply_timeout", ["self", "cmd"]),
         (synchronous.Connection, "close_conn", ["self", "reason"]),
         (
