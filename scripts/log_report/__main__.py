@@ -18,7 +18,8 @@ DESCRIPTION = """Report on the service's log.
   pool    pool events by kind and member
   slow    slow operations with percentiles (seconds), by operation and route
   errors  errors by kind, each with an example"""
-EPILOG = """FILE is a log in text or JSON, plain or gzipped, or - for standard input; by default the native stack's.
+EPILOG = """FILE is a log in text or JSON, plain or gzipped, or - for standard input; by default that of the stack:
+of the API's containers if they run, else the native one's logs/api.log below SLUICE_HOME (default: .sluice).
 Lines that are no log records are counted and reported on standard error.
 Exit status: 0 done (also when nothing was found), 1 the log can't be read, 2 wrong usage."""
 

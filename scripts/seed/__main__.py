@@ -12,8 +12,9 @@ DESCRIPTION = """Add realistic users to the running stack's database, in bulk.
 
 The same seed always makes the same people, so running it again adds only who is missing: it continues after an
 interruption, and changes nothing once everybody is there. Users that were there before stay as they are."""
-EPILOG = """The database: --url, else the running native stack's, else MONGODB_URL (or MONGODB_URL_FILE), from the
-environment or .env; DATABASE_NAME in it. Exit status: 0 done, 1 failed, 2 wrong usage."""
+EPILOG = """The database: --url, else that of the stack (in containers if they run, else the native one below
+SLUICE_HOME), else MONGODB_URL (or MONGODB_URL_FILE), from the environment or .env; DATABASE_NAME in it.
+Exit status: 0 done, 1 failed, 2 wrong usage."""
 
 
 def _whole_number(lowest: int, highest: int) -> type[int]:

@@ -216,6 +216,7 @@ def test_help_tells_how(report: Report) -> None:
     ran = report("--help")
     assert ran.returncode == 0
     assert all(word in ran.stdout for word in ("pool", "slow", "errors", "--over", "Exit status"))
+    assert "API's containers if they run, else the native one's" in " ".join(ran.stdout.split())
 
 
 def test_head_brings_no_traceback(log: Path) -> None:

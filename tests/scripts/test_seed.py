@@ -200,6 +200,11 @@ def test_without_the_virtual_environment_it_says_what_to_do(seed: Seed, tmp_path
     assert seed("--help", url=None, SLUICE_PYTHON=missing).returncode == 0
 
 
+def test_help_says_which_database_is_filled(seed: Seed) -> None:
+    said = " ".join(seed("--help", url=None).stdout.split())
+    assert "--url, else that of the stack (in containers if they run, else the native one below SLUICE_HOME)" in said
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["--users", "0"], ["--users", "many"], ["--users", "5", "--seed", "-1"], ["--users", "5", "x"]]
 )
