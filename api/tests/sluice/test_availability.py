@@ -13,7 +13,7 @@ from pymongo.errors import PyMongoError
 from sluice import Options, PoolUnavailable, Slot, Sluice
 from tests.conftest import OpenSluice, until
 from tests.replica_set import ReplicaSet, free_ports
-from tests.sluice.support import fail, held, quick, settle, total, with_one_document
+from tests.sluice.support import held, quick, settle, total, with_one_document
 
 
 async def test_a_worker_starts_while_mongodb_is_away_and_becomes_ready_when_it_comes(
@@ -152,9 +152,12 @@ async def test_a_pool_that_is_cleared_while_it_is_filled_is_no_error(
             await done
 
     await until(lambda: len(pool.conns) == 1)
-    fail(replica_set, primary, ["hello", "isMaster", "ismaster"], times=12, blockConnection=True, blockTimeMS=2000)
-    await clear(pause=False)
-    await until(lambda: pool._pending == 1)  # the driver fills it up
-    await clear(interrupt_connections=True)
-    await until(lambda: f"connection pool cleared while it was filled: {primary}" in caplog.messages)
+    slow = {"failCommands": ["hello", "isMaster", "ismaster"], "blockConnection": True, "blockTimeMS": 2000}
+    with replica_set.direct(primary) as client:
+        client.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
+        await clear(pause=False)
+        await until(lambda: pool._pending == 1)  # the driver fills it up
+        await clear(interrupt_connections=True)
+        await until(lambda: f"connection pool cleared while it was filled: {primary}" in caplog.messages)
+        client.admin.command("configureFailPoint", "failCommand", mode="off")
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
