@@ -7,12 +7,15 @@ connection lives on; the client gives up, and closes the connection, only when t
 from __future__ import annotations
 
 import asyncio
+import heapq
+import math
 import time
 from collections.abc import MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pymongo.errors import ExecutionTimeout
 
@@ -41,31 +44,95 @@ class limit:  # noqa: N801 used like asyncio.timeout, and for every request: a g
     Raises `DeadlineExceeded` when the time is over, after the block was cancelled.
     """
 
-    __slots__ = ("_scope", "_seconds", "_token")
+    __slots__ = ("_cancelling", "_expired", "_seconds", "_task", "_token", "when")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._scope: asyncio.Timeout | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._expired = False
 
     async def __aenter__(self) -> None:
         outer = _current.get()
-        when = time.monotonic() + self._seconds
-        if outer is not None and outer.when <= when:
+        self.when = time.monotonic() + self._seconds
+        if outer is not None and outer.when <= self.when:
             return
-        self._token = _current.set(_Deadline(when, min(MARGIN_MOST, MARGIN_SHARE * self._seconds)))
-        self._scope = asyncio.timeout(self._seconds)
-        await self._scope.__aenter__()
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a limit needs a task")
+        self._token = _current.set(_Deadline(self.when, min(MARGIN_MOST, MARGIN_SHARE * self._seconds)))
+        self._cancelling = task.cancelling()
+        self._task = task
+        _alarm().add(self)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._scope is None:
+        task = self._task
+        if task is None:
             return
+        self._task = None
         _current.reset(self._token)
-        try:
-            await self._scope.__aexit__(kind, error, trace)
-        except TimeoutError as timeout:
-            raise DeadlineExceeded(f"the request's {self._seconds * 1000:.0f} ms are used up") from timeout
+        # As asyncio.timeout: a cancellation that came from elsewhere stays one.
+        if self._expired and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise DeadlineExceeded(f"the request's {self._seconds * 1000:.0f} ms are used up") from error
+
+    @property
+    def over(self) -> bool:
+        """Whether the block has ended (or was never limited)."""
+        return self._task is None
+
+    def expire(self) -> None:
+        """Cancel the block."""
+        if self._task is not None:
+            self._expired = True
+            self._task.cancel()
+
+
+class _Alarm:
+    """One timer for all the limits of a loop: nearly all blocks end long before, and a timer for each would be the
+    dearest part of a limit."""
+
+    def __init__(self) -> None:
+        self._limits: list[tuple[float, int, limit]] = []  # a heap, with those that are over until they come up
+        self._added = 0
+        self._tidy_at = 1_000
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings = math.inf
+
+    def add(self, new: limit) -> None:
+        self._added += 1
+        heapq.heappush(self._limits, (new.when, self._added, new))
+        if new.when < self._rings:
+            self._set(new.when)
+        if len(self._limits) > self._tidy_at:
+            self._limits = [entry for entry in self._limits if not entry[2].over]
+            heapq.heapify(self._limits)
+            self._tidy_at = max(1_000, 2 * len(self._limits))
+
+    def _set(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._rings = when
+        self._timer = asyncio.get_running_loop().call_later(max(0.001, when - time.monotonic()), self._ring)
+
+    def _ring(self) -> None:
+        self._timer, self._rings = None, math.inf
+        now = time.monotonic()
+        while self._limits and (self._limits[0][2].over or self._limits[0][0] <= now):
+            heapq.heappop(self._limits)[2].expire()
+        if self._limits:
+            self._set(self._limits[0][0])
+
+
+_alarms: WeakKeyDictionary[asyncio.AbstractEventLoop, _Alarm] = WeakKeyDictionary()
+
+
+def _alarm() -> _Alarm:
+    loop = asyncio.get_running_loop()
+    alarm = _alarms.get(loop)
+    if alarm is None:
+        alarm = _alarms[loop] = _Alarm()
+    return alarm
 
 
 def remaining() -> float | None:

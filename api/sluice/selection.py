@@ -2,11 +2,12 @@
 
 The drivers wait for a suitable member as long as the client's setting says. Cancelling the wait is not enough: Motor's
 threads can't be cancelled, and before Python 3.12 `asyncio.wait_for`, which PyMongo waits with, can lose a
-cancellation (https://github.com/python/cpython/issues/86296).
+cancellation (https://github.com/python/cpython/issues/86296), or leave the lock of PyMongo's topology taken for ever.
 """
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -28,9 +29,22 @@ def _within_deadline(setting: float) -> AbstractContextManager[Any]:
 class AsyncClient(AsyncMongoClient[Document]):
     """PyMongo's asynchronous client."""
 
-    async def _select_server(self, *arguments: Any, **options: Any) -> AsyncServer:
+    async def _select_server(self, server_selector: Any, *arguments: Any, **options: Any) -> AsyncServer:
         with _within_deadline(self.options.server_selection_timeout):
-            return await super()._select_server(*arguments, **options)
+            known = self.topology_description.apply_selector(server_selector)
+            selecting = super()._select_server(server_selector, *arguments, **options)
+            if known:
+                return await selecting
+            # It will wait, in a task of its own, which nobody cancels and which ends by its timeout.
+            task = asyncio.ensure_future(selecting)
+            task.add_done_callback(_take_outcome)
+            return await asyncio.shield(task)
+
+
+def _take_outcome(task: asyncio.Task[AsyncServer]) -> None:
+    """So that asyncio doesn't complain of a failure that nobody waited for."""
+    if not task.cancelled():
+        task.exception()
 
 
 class SyncClient(MongoClient[Document]):

@@ -37,6 +37,49 @@ async def test_a_timeout_of_the_code_inside_stays_what_it_is() -> None:
     assert not isinstance(caught.value, DeadlineExceeded)
 
 
+async def test_each_limit_ends_at_its_own_time() -> None:
+    lengths = [0.3, 0.05, 10, 0.2, 0.1, 0.05] * 20
+    started = time.monotonic()
+
+    async def limited(seconds: float) -> float:
+        with pytest.raises(DeadlineExceeded):
+            async with deadline.limit(seconds):
+                await asyncio.sleep(0.5 if seconds > 1 else 10)
+                raise DeadlineExceeded("not reached by the limit")
+        return time.monotonic() - started
+
+    taken = await asyncio.gather(*map(limited, lengths))
+    assert all(seconds <= end for seconds, end in zip(lengths, taken, strict=True) if seconds < 1)
+    ends = {
+        seconds: max(end for each, end in zip(lengths, taken, strict=True) if each == seconds) for seconds in lengths
+    }
+    assert sorted(ends, key=ends.__getitem__) == [0.05, 0.1, 0.2, 0.3, 10]  # the last ended by itself
+
+
+async def test_a_cancellation_from_elsewhere_stays_one() -> None:
+    async def limited() -> None:
+        async with deadline.limit(0.02):
+            try:
+                await asyncio.sleep(10)
+            finally:
+                cancelled_twice.set()
+                await asyncio.sleep(10)
+
+    cancelled_twice = asyncio.Event()
+    task = asyncio.create_task(limited())
+    await cancelled_twice.wait()  # the limit is over; while it unwinds, somebody else cancels, too
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_limits_that_are_over_are_forgotten() -> None:
+    for _ in range(5_000):
+        async with deadline.limit(60):
+            pass
+    assert len(deadline._alarm()._limits) <= 1_001
+
+
 async def test_a_command_carries_what_is_left_and_nothing_is_sent_after_that() -> None:
     command = {"find": "users"}
     deadline.stamp(command)
@@ -105,3 +148,22 @@ async def test_server_selection_draws_on_the_deadline(open_sluice: OpenSluice, r
     for _ in range(5):
         assert max(await asyncio.gather(*(ask() for _ in range(4)))) < 2
         await until(lambda: held(sluice) <= 1, 2)  # threads, too, give up: but for the one that looks for a primary
+
+
+async def test_callers_cancelled_while_a_member_is_selected_leave_the_client_usable(
+    open_sluice: OpenSluice, replica_set: ReplicaSet
+) -> None:
+    sluice = await open_sluice(server_selection_timeout=20, max_pool_size=4, wait_queue_multiple=100)
+    for address in replica_set.addresses:
+        replica_set.kill(address)
+    await until(lambda: not sluice.ready)
+    loop = asyncio.get_running_loop()
+    callers = [asyncio.ensure_future(sluice.collection("x").find_one({})) for _ in range(300)]
+    for number, caller in enumerate(callers):  # when the driver's wait of 0.5 s wakes up, and after
+        loop.call_later(0.499 + number / 10_000, caller.cancel)
+    outcomes = await asyncio.gather(*callers, return_exceptions=True)
+    assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+    for address in replica_set.addresses:
+        replica_set.start_member(address)
+    await until(lambda: sluice.ready, 30)
+    await sluice.collection("x").find_one({})
