@@ -29,6 +29,7 @@ class App:
 SLUICE = App("Sluice", "main:app", "sluice")
 CEILING = App("no database", "bench.peers.ceiling:app", "ceiling")
 UNMEASURED = App("unmeasured", "bench.peers.unmeasured:app", "unmeasured")
+CONTEXTLESS = App("contextless", "bench.peers.contextless:app", "contextless")
 MOTOR = App("Motor template", "bench.peers.motor_template:app", "motor_template", sluice=False)
 PYMONGO = App("PyMongo template", "bench.peers.pymongo_template:app", "pymongo_template", sluice=False)
 SETUP = [
