@@ -41,8 +41,10 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan(settings, [resource.prepare for resource in resources]),
     )
     app.state.settings = settings
-    for router in (*(resource.router for resource in resources), health.router, stats.router, metrics.router):
-        app.include_router(router)
+    routers = (*(resource.router for resource in resources), health.router, stats.router, metrics.router)
+    # `include_router` would match each request and hand it on twice: a tenth of what a point read costs. The resources
+    # come first, before the documentation, since routes are tried in order.
+    app.router.routes[:0] = [route for router in routers for route in router.routes]
     cache = settings.stats_cache_ms / 1000
     errors.install(app)
     health.install(app, cache)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
-from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from app import problems
 from app.problems import Problem
+from app.routing import DirectRoute
 
 _header = APIKeyHeader(name="X-API-Key", auto_error=False)
 _bearer = HTTPBearer(auto_error=False)
@@ -39,7 +39,7 @@ PROTECTED = [Depends(require_api_key)]
 """Dependencies of a route that changes something; its router's `route_class` is `GuardedRoute`."""
 
 
-class GuardedRoute(APIRoute):
+class GuardedRoute(DirectRoute):
     """Asks for the key before anything else where a route is `PROTECTED`; FastAPI itself would read the body first."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

@@ -12,6 +12,8 @@ from typing import Any
 from gunicorn.workers.base import Worker
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
+from app.one_write import OneWriteProtocol
+
 HEARTBEAT = 1.0
 _PR_SET_PDEATHSIG = 1
 
@@ -21,7 +23,7 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
 
     CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012 - as the base class declares it
         "loop": "uvloop",
-        "http": "httptools",
+        "http": OneWriteProtocol,
         "lifespan": "on",
         "access_log": False,
         "server_header": False,

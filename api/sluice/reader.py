@@ -30,8 +30,10 @@ Key = tuple[int, bytes | float | int]
 BATCHED = frozenset({ObjectId, str, int, Int64, float, bool, bytes, Binary, uuid.UUID, datetime})
 _NUMBER = 0
 _STRING = 0x02
-_FIXED = {0x07: 12, 0x08: 1, 0x09: 8}
+_OBJECT_ID = 0x07
+_FIXED = {_OBJECT_ID: 12, 0x08: 1, 0x09: 8}
 _PREFIX = len(b"\x00\x00\x00\x00\x07_id\x00")
+_OBJECT_ID_SIZE = _PREFIX + 12 + len(b"\x00")
 
 
 class Reader:
@@ -89,6 +91,8 @@ class Reader:
 
     def _match(self, key: object) -> tuple[Key, int] | None:
         """What BSON takes for the same key, and its size; None for a key that goes alone."""
+        if type(key) is ObjectId:  # the usual case, without a detour through its encoding
+            return (_OBJECT_ID, key.binary), _OBJECT_ID_SIZE
         if type(key) not in BATCHED:
             return None
         encoded = bson.encode({"_id": key}, codec_options=self._codec)

@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prometheus_fastapi_instrumentator.routing import _effective_routes
-
 from app.main import create_app
 from app.settings import SECRETS, Settings
 from sluice.budget import Demand
@@ -20,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 def paths(settings: Settings) -> set[str]:
     """Every path that the service serves."""
-    return {getattr(route, "path", "") for route in _effective_routes(create_app(settings).routes)} - {""}
+    return {getattr(route, "path", "") for route in create_app(settings).routes} - {""}
 
 
 def pods(manifests: Manifests) -> int:

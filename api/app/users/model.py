@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, EmailStr, Field, StringConstraints, model_validator
@@ -15,8 +15,6 @@ City = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 Age = Annotated[int, Field(ge=0, le=150)]
 Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=50)]
 Tags = Annotated[list[Tag], Field(max_length=20)]
-
-Moment = Annotated[datetime, AfterValidator(lambda moment: moment if moment.tzinfo else moment.replace(tzinfo=UTC))]
 
 _EXAMPLE: dict[str, Any] = {
     "email": "ada@example.org",
@@ -81,8 +79,8 @@ class User(BaseModel):
     age: int | None = None
     city: str | None = None
     tags: list[str] = []
-    created_at: Moment
-    updated_at: Moment
+    created_at: datetime
+    updated_at: datetime
     version: int
 
     @classmethod
