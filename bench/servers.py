@@ -107,7 +107,7 @@ def _nginx(ports: list[int], folder: Path) -> Iterator[None]:
     api, http, *others = (Port("", number) for number in ports)
     status, exporter, prometheus, *mongo = others
     layout = Layout(folder / "stack", http, api, status, exporter, prometheus, (mongo[0], mongo[1], mongo[2]))
-    settings = load(mongodb_url="mongodb://localhost", api_key=KEY)
+    settings = load(mongodb_url="mongodb://localhost", api_key=KEY, workers=1)
     try:
         configure(layout, settings)
         command = [find("nginx") or "nginx", "-p", str(layout.home / "nginx"), "-c", "conf/nginx.conf"]

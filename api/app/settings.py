@@ -95,6 +95,7 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = None
     api_key_file: Path | None = None
     max_body_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 1 << 20
+    max_requests_in_progress: Count = 300
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_format: Literal["text", "json"] = "text"

@@ -6,7 +6,9 @@ import asyncio
 import ctypes
 import os
 import signal
+import socket
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from gunicorn.workers.base import Worker
@@ -15,6 +17,7 @@ from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 from app.one_write import OneWriteProtocol
 
 HEARTBEAT = 1.0
+LISTENERS = 8
 _PR_SET_PDEATHSIG = 1
 
 
@@ -38,6 +41,7 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
     async def _serve(self) -> None:
         # uvicorn's own heartbeat pauses while it starts and drains, which looks like a hang.
         beating = asyncio.create_task(self._beat())
+        self.sockets: list[socket.socket] = repeated(self.sockets)
         try:
             await super()._serve()
         finally:
@@ -47,6 +51,14 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
         while True:
             self.notify()
             await asyncio.sleep(HEARTBEAT)
+
+
+def repeated(sockets: Sequence[socket.socket]) -> list[socket.socket]:
+    """Each listening socket `LISTENERS` times: under each, libuv accepts one connection per step of the event loop.
+
+    A busy loop takes tens of milliseconds for a step, and new connections would wait for seconds.
+    """
+    return [*sockets, *(each.dup() for each in sockets for _ in range(LISTENERS - 1))]
 
 
 def die_with_master(worker: Worker) -> None:

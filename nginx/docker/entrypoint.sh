@@ -22,7 +22,7 @@ upstream() {
       for address; do echo "  server $address:8000 max_fails=0;"; done
     fi
   done
-  echo "  keepalive 128;"
+  echo "  keepalive 512;"
   echo "  keepalive_timeout $((${KEEP_ALIVE:-5} * 800))ms;  # below KEEP_ALIVE"
   echo "  keepalive_requests 1000000;"
   echo "}"
@@ -76,4 +76,5 @@ client_body_buffer_size $body;   # so that no body touches a disk
 proxy_read_timeout $(read_timeout)s;  # above REQUEST_TIMEOUT_MS and TIMEOUT
 proxy_next_upstream_tries 10;  # more than an address has entries: a container that has gone must not use them up
 END
+echo "limit_conn in_progress $((${MAX_REQUESTS_IN_PROGRESS:-300} * ${WORKERS:-2} * ${API_CONTAINERS:-1}));" >$conf/in_progress.conf
 exec nginx -p $run -c $conf/nginx.conf

@@ -54,9 +54,10 @@ def _nginx(layout: Layout, settings: Settings) -> None:
             f"client_body_buffer_size {settings.max_body_bytes};  # so that no body touches a disk\n"
             f"proxy_read_timeout {seconds:.0f}s;  # above REQUEST_TIMEOUT_MS and TIMEOUT\n"
             "proxy_next_upstream_tries 3;  # an idle connection that the API has just closed doesn't count\n",
+            "in_progress.conf": f"limit_conn in_progress {settings.max_requests_in_progress * settings.workers};\n",
             # A stopping worker closes many idle connections at once, and nginx tries each entry at most once per
             # request. max_fails=0: the only address there is must not be taken out of service.
-            "upstream.conf": "upstream api {\n" + f"  server {api} max_fails=0;\n" * 16 + "  keepalive 128;\n"
+            "upstream.conf": "upstream api {\n" + f"  server {api} max_fails=0;\n" * 16 + "  keepalive 512;\n"
             f"  keepalive_timeout {settings.keep_alive * 800}ms;  # below KEEP_ALIVE\n"
             "  keepalive_requests 1000000;\n}\n",
         },

@@ -1,0 +1,30 @@
+"""More requests than can be in progress: the rest is refused at once, by nginx."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+
+from stack import Stack, until
+
+from app.settings import Settings
+
+PER_WORKER = Settings.model_fields["max_requests_in_progress"].default
+UNFINISHED = b"POST /users HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+
+
+def test_requests_beyond_the_limit_are_refused_at_once_and_health_never_is(stack: Stack) -> None:
+    address = ("127.0.0.1", stack.layout.http.number)
+    with ExitStack() as open_sockets:
+        for _ in range(PER_WORKER * len(stack.workers())):
+            open_sockets.enter_context(socket.create_connection(address)).sendall(UNFINISHED)
+        until(lambda: stack.http.get("/users", params={"limit": 1}).status_code == 503, 5)
+        refused = stack.http.get("/users", params={"limit": 1})
+        assert refused.status_code == 503
+        assert refused.json()["type"] == "/problems/busy"
+        assert refused.json()["request_id"] == refused.headers["x-request-id"]
+        assert refused.headers["retry-after"] == "1"
+        assert refused.elapsed.total_seconds() < 1
+        assert stack.http.post("/users", json={}).json()["type"] == "/problems/busy"
+        assert stack.http.get("/health/ready").status_code == 200
+    until(lambda: stack.http.get("/users", params={"limit": 1}).status_code == 200, 5)
