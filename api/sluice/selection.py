@@ -15,10 +15,13 @@ import pymongo
 from pymongo import AsyncMongoClient, MongoClient
 from pymongo.asynchronous.server import Server as AsyncServer
 from pymongo.synchronous.server import Server as SyncServer
+from pymongo.topology_description import TopologyDescription
 
 from sluice import deadline
 
 Document = dict[str, Any]
+SELECTORS = 8
+"""Most that are remembered: an application has a few read preferences; others are made for one operation."""
 
 
 def _within_deadline(setting: float) -> AbstractContextManager[Any]:
@@ -29,11 +32,27 @@ def _within_deadline(setting: float) -> AbstractContextManager[Any]:
 class AsyncClient(AsyncMongoClient[Document]):
     """PyMongo's asynchronous client."""
 
+    _described: TopologyDescription | None = None
+    _answered: list[Any]
+
+    def _would_answer(self, server_selector: Any) -> bool:
+        """Whether a suitable member is known; asked once per description, since that costs more than selecting."""
+        description = self.topology_description
+        if description is not self._described:
+            self._described, self._answered = description, []
+        if server_selector in self._answered:
+            return True
+        if not description.apply_selector(server_selector):
+            return False
+        if len(self._answered) < SELECTORS:
+            self._answered.append(server_selector)
+        return True
+
     async def _select_server(self, server_selector: Any, *arguments: Any, **options: Any) -> AsyncServer:
         with _within_deadline(self.options.server_selection_timeout):
-            known = self.topology_description.apply_selector(server_selector)
+            at_once = self._would_answer(server_selector)
             selecting = super()._select_server(server_selector, *arguments, **options)
-            if known:
+            if at_once:
                 return await selecting
             # It will wait, in a task of its own, which nobody cancels and which ends by its timeout.
             task = asyncio.ensure_future(selecting)

@@ -43,6 +43,8 @@ class Writer:
         self, collection: AsyncCollection[Document], stats: CoalescerStats, *, limits: Limits | None = None
     ) -> None:
         self._collection = collection
+        self._codec: bson.CodecOptions[Document] = collection.codec_options
+        self._raw = self._codec.with_options(document_class=RawBSONDocument)
         self._coalescer: Coalescer[RawBSONDocument, None] = Coalescer(stats, limits or Limits(), self._insert)
 
     async def insert(self, document: Document) -> Any:
@@ -60,18 +62,15 @@ class Writer:
             finally:
                 self._coalescer.leave_lane(lane)
             return document["_id"]
-        encoded = bson.encode(document, codec_options=self._collection.codec_options)
+        encoded = bson.encode(document, codec_options=self._codec)
         if len(encoded) > LARGEST_BATCHED:
             await self._collection.insert_one(document)
         else:
-            await self._coalescer.join(RawBSONDocument(encoded, self._raw_options()), len(encoded))
+            await self._coalescer.join(RawBSONDocument(encoded, self._raw), len(encoded))
         return document["_id"]
 
     async def close(self) -> None:
         await self._coalescer.close()
-
-    def _raw_options(self) -> bson.CodecOptions[RawBSONDocument]:
-        return self._collection.codec_options.with_options(document_class=RawBSONDocument)
 
     async def _insert(self, batch: Sequence[Entry[RawBSONDocument, None]]) -> None:
         failures: dict[int, Mapping[str, Any]] = {}
