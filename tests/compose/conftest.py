@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,8 +14,6 @@ from project import Project, mongod
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    if not os.environ.get("SLUICE_TEST_COMPOSE"):
-        pytest.skip("SLUICE_TEST_COMPOSE is not set: the compose tests start a Docker engine of their own")
     engine = Engine(Path(tempfile.mkdtemp(prefix="sluice-")))
     try:
         try:

@@ -17,7 +17,7 @@ from project import Project
 
 pytestmark = pytest.mark.timeout(500)
 
-KEY = "a key for tests only"
+KEY = "a-key-for-tests-only"
 USER = {"email": "production@example.org", "name": "Production"}
 
 

@@ -12,6 +12,10 @@ import pytest
 from load import Callers
 from project import ROOT, Project
 from stack import until
+from traffic import traffic
+
+from grafana.checks.live import unanswered
+from grafana.checks.sources import live_expressions
 
 pytestmark = pytest.mark.timeout(500)  # the first test pays for the engine, the images and the start
 
@@ -96,6 +100,12 @@ def test_the_pools_statistics_are_what_the_members_say(project: Project) -> None
         return bool(pools)
 
     until(agree, 60)
+
+
+@pytest.mark.timeout(240)
+def test_no_panel_variable_or_alert_is_without_an_answer(project: Project) -> None:
+    with traffic(project.url):
+        assert unanswered(f"http://127.0.0.1:{project.port + 1}", live_expressions(), patience=150) == {}
 
 
 def test_initialisation_may_run_again(project: Project) -> None:
