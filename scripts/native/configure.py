@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+import grafana_server
 from layout import ROOT, Layout
 from programs import FILES, supervisord
 
@@ -38,6 +39,12 @@ def _nginx(layout: Layout, settings: Settings) -> None:
         logs.symlink_to(layout.logs)
     for name in ("nginx.conf", "mime_types.conf"):
         shutil.copyfile(ROOT / "nginx" / name, folder / "conf" / name)
+    locations = folder / "conf" / "locations"
+    shutil.rmtree(locations, ignore_errors=True)
+    locations.mkdir()
+    if grafana_server.installed():
+        address = f"http://127.0.0.1:{layout.grafana.number}"
+        _write(locations, {"grafana.conf": f"location /grafana/ {{\n  proxy_pass {address};\n}}\n"})
     api = f"127.0.0.1:{layout.api.number}"
     host = "127.0.0.1:" if settings.api_key is None else ""
     user = "user nobody nogroup;\n" if os.getuid() == 0 else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class Layout:
     nginx_exporter: Port
     prometheus: Port
     mongo: tuple[Port, Port, Port]
+    grafana: Port = Port("SLUICE_GRAFANA_PORT", 3000)
 
     @classmethod
     def from_environment(cls) -> Layout:
@@ -63,6 +65,7 @@ class Layout:
             nginx_exporter=_port(values, "SLUICE_NGINX_EXPORTER_PORT", 9113),
             prometheus=_port(values, "SLUICE_PROMETHEUS_PORT", 9090),
             mongo=(first, Port(first.setting, first.number + 1), Port(first.setting, first.number + 2)),
+            grafana=_port(values, "SLUICE_GRAFANA_PORT", 3000),
         )
         uses: dict[int, str] = {}
         for port in layout.ports.values():
@@ -81,6 +84,7 @@ class Layout:
             "nginx-exporter": self.nginx_exporter,
             "prometheus": self.prometheus,
             **{f"mongod-{port.number}": port for port in self.mongo},
+            **({"grafana": self.grafana} if shutil.which("grafana-server") else {}),
         }
 
     @property

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grafana_server
 from install import find
 from layout import REPLICA_SET, ROOT, Layout, StackError
 
@@ -66,6 +67,8 @@ def supervisord(layout: Layout, settings: Settings) -> str:
         "nginx-exporter": _nginx_exporter(layout),
         "prometheus": _prometheus(layout),
     }
+    if grafana := grafana_server.installed():
+        programs["grafana"] = _grafana(layout, grafana)
     sections = head | {f"program:{name}": _section(layout, name, program) for name, program in programs.items()}
     return "\n".join(
         f"[{title}]\n" + "".join(f"{key}={value.replace('%', '%%')}\n" for key, value in section.items())
@@ -112,7 +115,7 @@ def _nginx(layout: Layout) -> Program:
     folder = layout.home / "nginx"
     return Program(
         command=[find("nginx") or "nginx", "-p", str(folder), "-c", "conf/nginx.conf"],
-        reads=sorted((folder / "conf").iterdir()),
+        reads=sorted((folder / "conf").rglob("*.conf")),
         options={"stopsignal": "QUIT"},
     )
 
@@ -138,6 +141,15 @@ def _prometheus(layout: Layout) -> Program:
         ],
         reads=[folder / "prometheus.yml", *sorted(folder.glob("rules/*")), *sorted(folder.glob("targets/*"))],
     )  # fmt: skip
+
+
+def _grafana(layout: Layout, grafana: grafana_server.Grafana) -> Program:
+    return Program(
+        command=grafana.command,
+        environment=grafana_server.environment(layout),
+        reads=sorted((ROOT / "grafana" / "provisioning").rglob("*.yml")),
+        options={"directory": str(grafana.home)},
+    )
 
 
 def _section(layout: Layout, name: str, program: Program) -> dict[str, str]:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import grafana_server
 import init_replica_set
 import make_secrets
 import psutil
@@ -57,6 +58,10 @@ def up(layout: Layout, settings: Settings) -> None:
         say(f"stopped {count} processes that a process manager that was killed had left")
     _refuse_taken_ports(layout, supervisor.pids() if supervisor.alive else set())
     make_secrets.make_secrets(layout.secrets)
+    grafana = grafana_server.installed()
+    if grafana:
+        grafana_server.password(layout).parent.mkdir(mode=0o700, exist_ok=True)
+        make_secrets.make_grafana_password(grafana_server.password(layout).parent)
     configure(layout, settings)
     supervisor.start()
     say(f"MongoDB: three members on ports {', '.join(str(port.number) for port in layout.mongo)}")
@@ -67,11 +72,17 @@ def up(layout: Layout, settings: Settings) -> None:
     say(f"nginx on port {layout.http.number}, Prometheus on port {layout.prometheus.number}")
     supervisor.launch("api", "nginx")
     supervisor.launch("nginx-exporter")  # it ends where it finds no nginx
+    if grafana:
+        say(f"Grafana on port {layout.grafana.number}: {grafana.server}")
+        supervisor.launch("grafana")
     api_log = layout.logs / "api.log"
     wait_until(lambda: _answers(f"{layout.url}/health/ready"), 60, f"the API is not ready; see {api_log}")
     prometheus = f"http://127.0.0.1:{layout.prometheus.number}"
     wait_until(lambda: _answers(f"{prometheus}/-/ready"), 60, "Prometheus is not ready")
     wait_until(lambda: _all_targets_up(prometheus), 60, f"Prometheus misses a target; see {prometheus}/targets")
+    if grafana:
+        log = layout.logs / "grafana.out"
+        wait_until(lambda: _answers(f"{layout.url}/grafana/api/health"), 60, f"Grafana is not ready; see {log}")
 
 
 def _replica_set(layout: Layout, database: str) -> None:
@@ -215,6 +226,14 @@ def _settings(driver: str | None, workers: int | None) -> Settings:
 
 
 def _tell(layout: Layout, seconds: float) -> None:
+    password = _short(grafana_server.password(layout))
+    grafana = (
+        f"""
+  Grafana        {layout.url}/grafana/ (to change something: admin, with the password in
+                 {password})"""
+        if grafana_server.installed()
+        else ""
+    )
     print(
         f"""
 Sluice is ready ({seconds:.0f} s).
@@ -223,7 +242,7 @@ Sluice is ready ({seconds:.0f} s).
   documentation  {layout.url}/docs
   pools          {layout.url}/connection-stats
   health         {layout.url}/health
-  Prometheus     http://localhost:{layout.prometheus.number}
+  Prometheus     http://localhost:{layout.prometheus.number}{grafana}
   logs           {_short(layout.logs)}
 
   ./scripts/seed.sh --users 100000     fill the database

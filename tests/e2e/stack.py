@@ -38,8 +38,8 @@ class Stack:
 
     def __init__(self, home: Path, *, venv: Path | None = None) -> None:
         """`venv`: packages to use, of another stack."""
-        first = free_ports_in_a_row(8)
-        settings = ("", "_API", "_NGINX_STATUS", "_NGINX_EXPORTER", "_PROMETHEUS", "_MONGO")
+        first = free_ports_in_a_row(9)
+        settings = ("", "_API", "_NGINX_STATUS", "_NGINX_EXPORTER", "_PROMETHEUS", "_GRAFANA", "_MONGO")
         ports = [Port(f"SLUICE{name}_PORT", first + number) for number, name in enumerate(settings)]
         mongo = ports[-1]
         self.layout = Layout(
@@ -49,6 +49,7 @@ class Stack:
             nginx_status=ports[2],
             nginx_exporter=ports[3],
             prometheus=ports[4],
+            grafana=ports[5],
             mongo=(mongo, Port(mongo.setting, mongo.number + 1), Port(mongo.setting, mongo.number + 2)),
         )
         self.environment = {

@@ -1,0 +1,77 @@
+"""How a `grafana-server` on PATH is run beside the native stack. No package repository has one: here a stand-in that
+shows what it was given tells whether the wiring is right."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stack import Stack
+
+STAND_IN = """#!{python}
+import http.server, json, os, sys
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({{"path": self.path, "arguments": sys.argv[1:], "environment": dict(os.environ)}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+address = (os.environ["GF_SERVER_HTTP_ADDR"], int(os.environ["GF_SERVER_HTTP_PORT"]))
+http.server.ThreadingHTTPServer(address, Answer).serve_forever()
+"""
+
+
+@pytest.fixture
+def grafana(stack: Stack, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """What Grafana, asked through nginx, was started with."""
+    server = tmp_path / "bin" / "grafana-server"
+    for folder in (server.parent, tmp_path / "conf"):
+        folder.mkdir()
+    (tmp_path / "conf" / "defaults.ini").touch()
+    server.write_text(STAND_IN.format(python=sys.executable))
+    server.chmod(0o755)
+    told = stack.script("up.sh", "-d", PATH=f"{server.parent}:{os.environ['PATH']}")
+    assert told.returncode == 0, told.stderr
+    try:
+        yield {**stack.http.get("/grafana/api/health").json(), "told": told.stdout, "home": tmp_path}
+    finally:
+        stack.up()
+
+
+def test_a_grafana_on_path_shows_the_same_dashboards_behind_nginx(stack: Stack, grafana: dict[str, Any]) -> None:
+    assert grafana["path"] == "/grafana/api/health"
+    assert grafana["arguments"] == ["--homepath", str(grafana["home"])]
+    given = grafana["environment"]
+    provisioning = Path(given["GF_PATHS_PROVISIONING"])
+    assert "${PROMETHEUS_URL}" in (provisioning / "datasources" / "prometheus.yml").read_text()
+    assert given["PROMETHEUS_URL"] == stack.prometheus_url
+    assert "${SLUICE_DASHBOARDS}" in (provisioning / "dashboards" / "sluice.yml").read_text()
+    assert len(list(Path(given["SLUICE_DASHBOARDS"]).glob("*.json"))) >= 4
+    assert Path(given["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]).is_file()
+    assert Path(given["GF_PATHS_DATA"]).is_relative_to(stack.home)
+    password = Path(given["GF_SECURITY_ADMIN_PASSWORD__FILE"])
+    assert str(password.relative_to(stack.home)) in grafana["told"]
+    assert password.parent.stat().st_mode & 0o077 == 0
+    assert password.read_text() not in f"{given}{grafana['arguments']}{grafana['told']}"
+
+
+def test_without_one_there_is_none(stack: Stack) -> None:
+    assert stack.http.get("/grafana/").status_code == 404
+
+
+def test_one_without_its_home_is_a_clear_error(stack: Stack, tmp_path: Path) -> None:
+    server = tmp_path / "bin" / "grafana-server"
+    server.parent.mkdir()
+    server.write_text("#!/bin/sh\n")
+    server.chmod(0o755)
+    told = stack.script("up.sh", "-d", PATH=f"{server.parent}:{os.environ['PATH']}")
+    assert told.returncode == 1
+    assert told.stderr.strip().endswith("has the conf/defaults.ini that Grafana needs; mend it or PATH")
+    assert stack.http.get("/health/ready").status_code == 200
