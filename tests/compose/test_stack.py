@@ -157,6 +157,19 @@ def test_a_rollout_costs_no_request(project: Project) -> None:
     assert set(project.containers("api")) == new
 
 
+def test_after_a_rollout_that_fails_the_old_containers_serve_on(project: Project) -> None:
+    user = new_user(project.http).json()["id"]
+    old = project.containers("api")
+    with Callers(project, lambda http: http.get(f"/users/{user}")) as reads:
+        failed = project.run(str(ROOT / "scripts/rollout.sh"), "--no-build", WORKERS="none")
+        reads.wait_for(200, times=200)
+    assert failed.returncode == 1
+    assert "WORKERS='none': allowed is" in failed.stderr
+    assert failed.stderr.strip().endswith("rollout.sh: the rollout failed; the old containers serve on")
+    assert set(reads.outcomes) == {200}
+    assert project.containers("api") == old
+
+
 def test_a_killed_primary_is_replaced(project: Project) -> None:
     until(project.whole, 60)
     primary = project.primary()
