@@ -13,7 +13,7 @@ from bench.tables import bars, comparison, number, table, times
 from bench.targets import targets
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-_MARKED = re.compile(r"(<!-- bench:([\w-]+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- bench:([\w-]+) -->\n).*?(<!-- /bench:\2 -->)", re.DOTALL)
 NOT_MEASURED = "*Not measured yet.*"
 
 
@@ -23,7 +23,10 @@ def refresh(results: Results, page: Path = PAGE) -> None:
 
 
 def rendered(page: str, results: Results) -> str:
-    """The page with these figures between its markers. Raises `KeyError` for a marker that nothing belongs to."""
+    """The page with these figures between its markers. Raises `KeyError` for a marker that nothing belongs to, and for
+    what has none."""
+    if unplaced := SECTIONS.keys() - {found[2] for found in _MARKED.finditer(page)}:
+        raise KeyError(f"the page has no place for {', '.join(sorted(unplaced))}")
     return _MARKED.sub(lambda found: f"{found[1]}{section(found[2], results)}\n{found[3]}", page)
 
 
