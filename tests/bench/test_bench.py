@@ -31,7 +31,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_short_run_stores_every_round_and_prints_tables(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    short = ["--quick", "--seconds", "0.05", "--repeat", "2", "--no-plots", "--results", str(path)]
+    short = ["--quick", "--seconds", "0.15", "--repeat", "2", "--no-plots", "--results", str(path)]
     done = bench(*short, "--only", "pool", "--only", "fairness")
     assert done.returncode == 0, done.stderr
     assert "| Writer" in done.stdout
