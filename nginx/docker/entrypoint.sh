@@ -58,7 +58,7 @@ case ${SLUICE_ADDRESS:-127.0.0.1} in
   127.* | ::1 | "[::1]") ;;
   *)
     if [ -z "${SLUICE_API_KEY_IS_SET:-}" ]; then
-      echo "nginx: SLUICE_ADDRESS=$SLUICE_ADDRESS lets others in, which needs an API_KEY" >&2
+      echo "nginx: SLUICE_ADDRESS=$SLUICE_ADDRESS lets others in, which needs an API_KEY or API_KEY_FILE" >&2
       exit 1
     fi
     ;;
@@ -74,7 +74,8 @@ cat >$conf/limits.conf <<END
 client_max_body_size $body;      # MAX_BODY_BYTES
 client_body_buffer_size $body;   # so that no body touches a disk
 proxy_read_timeout $(read_timeout)s;  # above REQUEST_TIMEOUT_MS and TIMEOUT
-proxy_next_upstream_tries 10;  # more than an address has entries: a container that has gone must not use them up
+proxy_next_upstream_tries 0;  # as many as there are entries: most may be of containers that don't listen yet, or have gone
+proxy_next_upstream_timeout 10s;
 END
 echo "limit_conn in_progress $((${MAX_REQUESTS_IN_PROGRESS:-300} * ${WORKERS:-2} * ${API_CONTAINERS:-1}));" >$conf/in_progress.conf
 exec nginx -p $run -c $conf/nginx.conf
