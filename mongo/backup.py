@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import os
 import sys
 import zlib
 from collections.abc import Iterator
@@ -129,20 +128,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("dump", "restore"))
     parser.add_argument("--url-file", type=Path, required=True, help="file that holds the connection string")
-    parser.add_argument(
-        "--database", default=os.environ.get("DATABASE_NAME") or "sluice", help="(default: %(default)s)"
-    )
+    parser.add_argument("--database", help="(default: the one that the connection string names)")
     given = parser.parse_args()
     try:
         with MongoClient[Document](given.url_file.read_text().strip(), serverSelectionTimeoutMS=10_000) as client:
+            database = client[given.database] if given.database else client.get_default_database()
             if given.action == "dump":
-                count = dump(client, given.database, sys.stdout.buffer)
+                count = dump(client, database.name, sys.stdout.buffer)
             else:
-                count = restore(client[given.database], sys.stdin.buffer)
+                count = restore(database, sys.stdin.buffer)
     except (BackupError, PyMongoError, OSError) as error:
         print(f"{given.action}: {str(error)[:300]}", file=sys.stderr)
         return 1
-    print(f"{given.action}: {count:,} documents of database {given.database}", file=sys.stderr)
+    print(f"{given.action}: {count:,} documents of database {database.name}", file=sys.stderr)
     return 0
 
 

@@ -51,14 +51,15 @@ class ReplicaSet:
         """The connection string of a user, for a secret file."""
         password = quote(self._password(user), safe="")
         options = f"replicaSet={self.name}&authSource=admin"
-        return f"mongodb://{user}:{password}@{','.join(self.hosts)}/{database}?{options}"
+        return f"mongodb://{user}:{password}@{','.join(self.hosts)}/{quote(database, safe='')}?{options}"
 
     def write_urls(self, folder: Path) -> None:
         """The service's two connection strings, each a file that only its owner may read."""
-        for name, user in (("mongodb_url", "app"), ("monitoring_url", "monitoring")):
+        urls = {"mongodb_url": self.url("app", self.database), "monitoring_url": self.url("monitoring")}
+        for name, url in urls.items():
             draft = folder / f".{name}.{os.getpid()}"
             draft.touch(mode=0o600)
-            draft.write_text(self.url(user))
+            draft.write_text(url)
             draft.replace(folder / name)
 
     def initiate(self) -> None:

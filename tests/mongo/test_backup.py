@@ -22,7 +22,7 @@ def url() -> Iterator[str]:
     replica_set = runpy.run_path(str(ROOT / "api/tests/replica_set.py"))["ReplicaSet"](1)
     try:
         replica_set.start()
-        yield replica_set.url
+        yield replica_set.url.replace("/?", "/shop?")
     finally:
         replica_set.stop()
 
@@ -40,9 +40,8 @@ def database(url: str) -> Iterator[Database[dict[str, Any]]]:
 
 def run(action: str, url: str, folder: Path, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     (folder / "url").write_text(url)
-    command = [sys.executable, str(ROOT / "mongo/backup.py"), action]
-    options = ["--url-file", str(folder / "url"), "--database", "shop"]
-    return subprocess.run(command + options, input=data, capture_output=True, timeout=60)
+    command = [sys.executable, str(ROOT / "mongo/backup.py"), action, "--url-file", str(folder / "url")]
+    return subprocess.run(command, input=data, capture_output=True, timeout=60)
 
 
 def contents(database: Database[dict[str, Any]]) -> dict[str, Any]:
