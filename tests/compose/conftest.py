@@ -1,4 +1,7 @@
-"""A Docker engine for these tests alone, and the stack on it, started by up.sh and stopped by down.sh."""
+"""A Docker engine for these tests alone, and the stack on it, started by up.sh and stopped by down.sh.
+
+Both end with the last test of this folder: later ones, some of which measure times, get the machine for themselves.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from engine import Engine, NoEngineError
 from project import Project, mongod
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def engine() -> Iterator[Engine]:
     engine = Engine(Path(tempfile.mkdtemp(prefix="sluice-")))
     try:
@@ -25,9 +28,9 @@ def engine() -> Iterator[Engine]:
         engine.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def project(engine: Engine) -> Iterator[Project]:
-    """The running stack, one container of the API."""
+    """The running stack, one container of the API; from test_stack_in_production.py on with what production adds."""
     project = Project(engine, "sluice-test")
     try:
         started = time.monotonic()

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 from load import Callers
-from project import ROOT, Project
+from project import KEY, ROOT, Project
 from stack import until
-from traffic import traffic
+from traffic import person, traffic
 
 from grafana.checks.live import unanswered
 from grafana.checks.sources import live_expressions
@@ -35,7 +35,7 @@ print(json.dumps(found))
 
 
 def new_user(http: httpx.Client) -> httpx.Response:
-    return http.post("/users", json={"email": f"{uuid.uuid4().hex}@example.org", "name": "Compose"})
+    return http.post("/users", json=person())
 
 
 def test_every_service_is_up_and_only_nginx_and_prometheus_are_published_on_loopback(project: Project) -> None:
@@ -102,12 +102,6 @@ def test_the_pools_statistics_are_what_the_members_say(project: Project) -> None
     until(agree, 60)
 
 
-@pytest.mark.timeout(240)
-def test_no_panel_variable_or_alert_is_without_an_answer(project: Project) -> None:
-    with traffic(project.url):
-        assert unanswered(f"http://127.0.0.1:{project.port + 1}", live_expressions(), patience=150) == {}
-
-
 def test_initialisation_may_run_again(project: Project) -> None:
     user = new_user(project.http).json()
     before = project.containers("api")
@@ -126,7 +120,7 @@ def test_three_containers_serve_and_nginx_follows_a_new_one_under_traffic(projec
         project.compose("up", "-d", "--wait", "--scale", "api=3", "api")
         three = {f"{project.address(container)}:8000" for container in project.containers("api")}
         assert len(three) == 3
-        until(lambda: three <= set(project.upstreams(request_id)), 30)
+        until(lambda: three <= project.upstreams(request_id), 30)
         until(lambda: sum(url.endswith(":8000/metrics") for url in project.targets()) == 3, 30)
 
         replaced = project.containers("api")[0]
@@ -134,10 +128,9 @@ def test_three_containers_serve_and_nginx_follows_a_new_one_under_traffic(projec
         project.docker("rm", replaced)
         project.compose("up", "-d", "--no-recreate", "--wait", "--scale", "api=3", "api")
         again = {f"{project.address(container)}:8000" for container in project.containers("api")}
-        until(lambda: again <= set(project.upstreams(request_id)[-600:]), 30)
+        until(lambda: again <= project.upstreams(request_id), 30)
         callers.wait_for(200, times=200)
-    failed = [entry for entry in project.requests(request_id) if entry["status"] != 200]
-    assert set(callers.outcomes) == {200}, failed[:3]
+    assert set(callers.outcomes) == {200}, project.failed(request_id)[:3]
 
 
 def test_a_rollout_costs_no_request(project: Project) -> None:
@@ -177,7 +170,6 @@ def test_a_killed_primary_is_replaced(project: Project) -> None:
     until(lambda: new_user(project.http).status_code == 201, 60)
     assert project.primary() != primary
     project.compose("start", primary)
-    until(project.whole, 60)
 
 
 def test_a_backup_brings_the_users_back(project: Project, tmp_path: Path) -> None:
@@ -206,10 +198,36 @@ def test_seeding_finds_the_stack(project: Project) -> None:
     assert "Nothing changed" in project.script("seed.sh", "--users", "500")
 
 
-def test_the_greps_and_logs_sh_work_on_the_stacks_log(project: Project, tmp_path: Path) -> None:
-    project.compose("up", "-d", "--wait", SLOW_OPERATION_MS="1")
-    users = [{"email": f"{uuid.uuid4().hex}@example.org", "name": "Slow"} for _ in range(1000)]
-    assert project.http.post("/users/bulk", json={"users": users}).status_code == 201
+def test_the_member_that_was_killed_is_back(project: Project) -> None:
+    until(project.whole, 60)
+
+
+@pytest.mark.timeout(240)
+def test_no_panel_variable_or_alert_is_without_an_answer(project: Project) -> None:
+    with traffic(project.url):
+        assert unanswered(f"http://127.0.0.1:{project.port + 1}", live_expressions(), patience=150) == {}
+
+
+@pytest.fixture(scope="module")
+def changed(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """With other settings than before."""
+    file = tmp_path_factory.mktemp("secrets") / "api_key"
+    file.write_text(KEY)
+    file.chmod(0o644)
+    project.compose("up", "-d", "--wait", SLOW_OPERATION_MS="1", API_KEY_FILE=str(file))
+    return project
+
+
+def test_a_key_from_a_file_is_asked_for_and_in_no_environment(changed: Project) -> None:
+    assert new_user(changed.http).status_code == 401
+    assert changed.http.post("/users", json=person(), headers={"X-API-Key": KEY}).status_code == 201
+    assert KEY not in str(changed.inspect(*changed.containers()))
+
+
+def test_the_greps_and_logs_sh_work_on_the_stacks_log(changed: Project, tmp_path: Path) -> None:
+    project = changed
+    users = [person() for _ in range(1000)]
+    assert project.http.post("/users/bulk", json={"users": users}, headers={"X-API-Key": KEY}).status_code == 201
     (api,) = project.containers("api")
     project.docker("exec", api, "python", "-c", KILL_A_WORKER)
 
@@ -233,15 +251,7 @@ os.kill(next(pid for pid, parent in parents.items() if parent == 1 and pid != os
 """
 
 
-def test_after_a_restart_of_everything_the_data_is_there(project: Project) -> None:
-    user = new_user(project.http).json()
-    project.script("down.sh")
-    assert project.containers() == []
-    project.script("up.sh", "-d")
-    assert project.http.get(f"/users/{user['id']}").json() == user
-
-
 def test_nobody_is_let_in_from_elsewhere_without_a_key(project: Project) -> None:
     done = project.run("docker", "compose", "run", "--rm", "--no-deps", "-T", "-e", "SLUICE_ADDRESS=0.0.0.0", "nginx")
     assert done.returncode == 1
-    assert "SLUICE_ADDRESS=0.0.0.0 lets others in, which needs an API_KEY" in done.stderr
+    assert "SLUICE_ADDRESS=0.0.0.0 lets others in, which needs an API_KEY or API_KEY_FILE" in done.stderr

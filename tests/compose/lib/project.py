@@ -15,24 +15,31 @@ from stack import free_ports_in_a_row
 
 ROOT = Path(__file__).resolve().parents[3]
 WITHOUT_GRAFANA = "tests/compose/without-grafana.yml"
+KEY = "a-key-for-tests-only"
+"""The API key, where there is one."""
 
 
 class Project:
     """One compose project. Every command runs as a person's would: from the scripts, or `docker compose`."""
 
-    def __init__(self, engine: Engine, name: str, files: tuple[str, ...] = ("docker-compose.yml",)) -> None:
+    def __init__(self, engine: Engine, name: str) -> None:
         self._engine = engine
         self.name = name
         self.port = free_ports_in_a_row(3)
         self.environment = engine.environment | {
             "COMPOSE_PROJECT_NAME": name,
-            "COMPOSE_FILE": ":".join((*files, WITHOUT_GRAFANA)),
             "SLUICE_HOME": str(engine.folder / name),  # where no native stack is
             "SLUICE_PORT": str(self.port),
             "SLUICE_PROMETHEUS_PORT": str(self.port + 1),
+            "CONNECTION_BUDGET": "1000",  # a panel shows it
         }
-        for setting in ("SLUICE_RUN", "SLUICE_ADDRESS", "API_KEY"):
+        for setting in ("SLUICE_RUN", "SLUICE_ADDRESS", "API_KEY", "API_KEY_FILE"):
             self.environment.pop(setting, None)
+        self.use("docker-compose.yml")
+
+    def use(self, *files: str) -> None:
+        """Be described by these files from now on."""
+        self.environment["COMPOSE_FILE"] = ":".join((*files, WITHOUT_GRAFANA))
 
     @property
     def url(self) -> str:
@@ -78,19 +85,23 @@ class Project:
         networks = self.inspect(container)[0]["NetworkSettings"]["Networks"]
         return str(networks[f"{self.name}_edge"]["IPAddress"])
 
-    def log(self, service: str) -> list[str]:
+    def log(self, service: str, tail: int | None = None) -> list[str]:
         """What it wrote; some versions of Compose put a terminal's code before each line."""
-        text = self.compose("logs", "--no-color", "--no-log-prefix", service)
+        text = self.compose("logs", "--no-color", "--no-log-prefix", f"--tail={tail or 'all'}", service)
         return text.replace("\x1b[2K", "").splitlines()
 
-    def requests(self, request_id: str) -> list[dict[str, Any]]:
+    def requests(self, request_id: str, tail: int | None = None) -> list[dict[str, Any]]:
         """What nginx logged of the requests with this id."""
-        entries = [json.loads(line) for line in self.log("nginx") if line.startswith("{")]
+        entries = [json.loads(line) for line in self.log("nginx", tail) if line.startswith("{")]
         return [entry for entry in entries if entry["request_id"] == request_id]
 
-    def upstreams(self, request_id: str) -> list[str]:
-        """The addresses to which nginx sent the requests with this id."""
-        return [str(entry["upstream"]) for entry in self.requests(request_id)]
+    def failed(self, request_id: str) -> list[dict[str, Any]]:
+        """Those of them that were answered with anything but 200."""
+        return [entry for entry in self.requests(request_id) if entry["status"] != 200]
+
+    def upstreams(self, request_id: str) -> set[str]:
+        """The addresses to which nginx sent the latest requests with this id."""
+        return {str(entry["upstream"]) for entry in self.requests(request_id, tail=600)}
 
     def python(self, code: str) -> Any:
         """Run Python where the secrets are (`mongo-init`'s container); what it prints, as JSON."""

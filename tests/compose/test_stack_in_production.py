@@ -1,4 +1,4 @@
-"""What docker-compose.prod.yml adds. Runs after the development stack is gone, or beside it."""
+"""What docker-compose.prod.yml adds to the stack that test_stack.py leaves: its data stays."""
 
 from __future__ import annotations
 
@@ -9,25 +9,21 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from engine import Engine
-from project import Project
+from project import KEY, Project
+from traffic import person
 
 pytestmark = pytest.mark.timeout(500)
-
-KEY = "a-key-for-tests-only"
-USER = {"email": "production@example.org", "name": "Production"}
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate and an API key."""
     folder = tmp_path_factory.mktemp("production")
-    for parent in (folder, *folder.parents[:3]):
-        if parent.owner() == folder.owner() and parent != Path(parent.anchor):
-            parent.chmod(0o755)
+    folder.chmod(0o755)
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
     command += " -addext subjectAltName=DNS:localhost"
     subprocess.run(
@@ -41,8 +37,18 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def production(engine: Engine, files: Path) -> Iterator[Project]:
-    project = Project(engine, "sluice-prod", ("docker-compose.yml", "docker-compose.prod.yml"))
+def user(project: Project) -> Any:
+    """One from before."""
+    created = project.http.post("/users", json=person(), headers={"X-API-Key": KEY})
+    assert created.status_code == 201, created.text
+    return created.json()
+
+
+@pytest.fixture(scope="module")
+def production(project: Project, user: Any, files: Path) -> Project:
+    project.script("down.sh")
+    assert project.containers() == []
+    project.use("docker-compose.yml", "docker-compose.prod.yml")
     project.environment |= {
         "TLS_DIRECTORY": str(files),
         "API_KEY_FILE": str(files / "api_key"),
@@ -51,11 +57,8 @@ def production(engine: Engine, files: Path) -> Iterator[Project]:
         "SLUICE_HTTP_PORT": str(project.port + 2),
         "API_CONTAINERS": "1",
     }
-    try:
-        project.script("up.sh", "-d")
-        yield project
-    finally:
-        project.down()
+    project.script("up.sh", "-d")
+    return project
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +66,10 @@ def https(production: Project, files: Path) -> Iterator[httpx.Client]:
     context = ssl.create_default_context(cafile=str(files / "fullchain.pem"))
     with httpx.Client(base_url=f"https://localhost:{production.port}", verify=context, timeout=30) as client:
         yield client
+
+
+def test_after_a_restart_of_everything_the_data_is_there(https: httpx.Client, user: Any) -> None:
+    assert https.get(f"/users/{user['id']}").json() == user
 
 
 @pytest.mark.parametrize("missing", ["TLS_DIRECTORY", "API_KEY_FILE"])
@@ -100,9 +107,9 @@ def test_tls_with_hsts_and_http_2(https: httpx.Client, production: Project) -> N
 
 
 def test_writing_needs_the_key(https: httpx.Client) -> None:
-    assert https.post("/users", json=USER).status_code == 401
-    assert https.post("/users", json=USER, headers={"X-API-Key": "another"}).status_code == 401
-    assert https.post("/users", json=USER, headers={"X-API-Key": KEY}).status_code == 201
+    assert https.post("/users", json=person()).status_code == 401
+    assert https.post("/users", json=person(), headers={"X-API-Key": "another"}).status_code == 401
+    assert https.post("/users", json=person(), headers={"X-API-Key": KEY}).status_code == 201
     assert https.get("/users").status_code == 200
 
 
