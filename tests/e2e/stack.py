@@ -58,6 +58,7 @@ class Stack:
             "SLUICE_RUN": "native",  # also where a Docker engine answers
             **{port.setting: str(port.number) for port in ports},
             "STATS_CACHE_MS": "0",  # each answer tells of its own instant
+            "CONNECTION_BUDGET": "1000",  # a metric tells of it
         }
         lend_venv(home, venv)
         lend_mongod(home)

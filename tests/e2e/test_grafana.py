@@ -56,14 +56,19 @@ def test_a_grafana_on_path_shows_the_same_dashboards_behind_nginx(stack: Stack, 
     assert len(list(Path(given["SLUICE_DASHBOARDS"]).glob("*.json"))) >= 4
     assert Path(given["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]).is_file()
     assert Path(given["GF_PATHS_DATA"]).is_relative_to(stack.home)
+    assert given["GF_SERVER_ROOT_URL"] == "%(protocol)s://%(domain)s/grafana/"
     password = Path(given["GF_SECURITY_ADMIN_PASSWORD__FILE"])
     assert str(password.relative_to(stack.home)) in grafana["told"]
     assert password.parent.stat().st_mode & 0o077 == 0
-    assert password.read_text() not in f"{given}{grafana['arguments']}{grafana['told']}"
+    seen = [*grafana["arguments"], *given.values(), grafana["told"]]
+    seen += [word for process in stack.processes() for word in process.cmdline()]
+    assert not any(password.read_text() in text for text in seen)
 
 
 def test_without_one_there_is_none(stack: Stack) -> None:
     assert stack.http.get("/grafana/").status_code == 404
+    assert "grafana" not in stack.control("status")
+    assert not any("grafana" in " ".join(process.cmdline()) for process in stack.processes())
 
 
 def test_one_without_its_home_is_a_clear_error(stack: Stack, tmp_path: Path) -> None:
