@@ -2,8 +2,8 @@
 # Usage: up.sh [-d] [--native|--docker] [--driver pymongo|motor] [--workers N]
 #
 # Starts the whole stack and returns when it is ready: nginx, the API's Gunicorn workers, a three-member MongoDB
-# replica set and Prometheus; in containers Grafana, too. May be run again at any time. Without -d it then shows the
-# API's log; Ctrl-C stops the stack.
+# replica set, Prometheus, and Grafana (beside local processes where a grafana-server is on PATH). May be run again at
+# any time. Without -d it then shows the API's log; Ctrl-C stops the stack.
 #
 #   -d, --detach   return once the stack is ready; down.sh stops it
 #   --docker       run it with Docker Compose (the default where an engine answers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import shutil
@@ -16,6 +17,8 @@ from install import InstallError, find, install_mongod, install_programs
 HERE = Path(__file__).resolve().parent
 SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
 BUILD_SECONDS = 400
+LOCK = Path("/run/lock/sluice-test-engine")
+"""Held by the one engine that may run: each leaves the firewall's rules as it found them."""
 NO_RULES = {
     b"*filter": b":INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]",
     b"*nat": b":PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]",
@@ -37,6 +40,7 @@ class Engine:
         self._daemon: subprocess.Popen[bytes] | None = None
         self._links: set[str] = set()
         self._rules = b""
+        self._lock: int | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -48,7 +52,10 @@ class Engine:
         }
 
     def start(self, mongod: Path) -> None:
-        """Install and start an engine, build the stand-ins. Raises `NoEngineError` where that isn't possible."""
+        """Install and start an engine, build the stand-ins; waits for another's end.
+
+        Raises `NoEngineError` where that isn't possible.
+        """
         if os.getuid() != 0 or find("apt-get") is None or not SOURCES.exists():
             raise NoEngineError("they need root and Debian's packages")
         try:
@@ -56,6 +63,8 @@ class Engine:
             install_mongod(mongod)
         except InstallError as error:
             raise NoEngineError(str(error)) from error
+        self._lock = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._start_daemon()
         log = self.folder / "build.log"
         with log.open("wb") as output:
@@ -128,6 +137,8 @@ class Engine:
         if self._rules and "docker0" not in self._links:  # else another engine's rules may have changed meanwhile
             subprocess.run(["iptables-restore"], input=self._rules, capture_output=True)
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
 
 
 def _bridges() -> set[str]:
