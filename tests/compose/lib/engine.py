@@ -17,8 +17,8 @@ from install import InstallError, find, install_mongod, install_programs
 HERE = Path(__file__).resolve().parent
 SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
 BUILD_SECONDS = 400
-LOCK = Path("/run/lock/sluice-test-engine")
-"""Held by the one engine that may run: each leaves the firewall's rules as it found them."""
+LOCK = Path("/run/lock")
+"""Itself locked, so that no file stays, by the one engine that may run: each leaves the firewall's rules as it found them."""
 NO_RULES = {
     b"*filter": b":INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]",
     b"*nat": b":PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]",
@@ -63,7 +63,7 @@ class Engine:
             install_mongod(mongod)
         except InstallError as error:
             raise NoEngineError(str(error)) from error
-        self._lock = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        self._lock = os.open(LOCK, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._start_daemon()
         log = self.folder / "build.log"
