@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
 BUILD_SECONDS = 400
 LOCK = Path("/run/lock")
-"""Itself locked, so that no file stays, by the one engine that may run: each leaves the firewall's rules as it found them."""
+"""Itself locked, so that no file stays: one engine may run, since each leaves the firewall's rules as it found them."""
 NO_RULES = {
     b"*filter": b":INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]",
     b"*nat": b":PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]",
