@@ -88,6 +88,12 @@ def test_an_empty_key_is_refused(production: Project, files: Path) -> None:
     assert "API_KEY_FILE" in done.stderr
 
 
+def test_two_keys_are_refused(production: Project) -> None:
+    done = production.run("docker", "compose", "run", "--rm", "--no-deps", "-T", "api", API_KEY=KEY)
+    assert done.returncode == 1
+    assert "API_KEY and API_KEY_FILE are both set" in done.stderr
+
+
 def test_plain_http_only_redirects(production: Project) -> None:
     answer = httpx.get(f"http://localhost:{production.port + 2}/users?limit=1")
     assert answer.status_code == 308

@@ -26,20 +26,6 @@ def other(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
     assert other.processes() == []
 
 
-def test_a_changed_setting_applies_when_up_is_run_again(stack: Stack) -> None:
-    driver = stack.stats()["driver"]
-    members = [stack.pid(f"mongod-{port.number}") for port in stack.layout.mongo]
-    changed = stack.script("up.sh", "-d", "--driver", driver, MAX_POOL_SIZE="33")
-    try:
-        assert changed.returncode == 0, changed.stderr
-        assert stack.stats()["pool_config"]["max_pool_size"] == 33
-    finally:
-        stack.up("--driver", driver)
-    assert stack.stats()["pool_config"]["max_pool_size"] == 100
-    assert [stack.pid(f"mongod-{port.number}") for port in stack.layout.mongo] == members
-    stack.wait_for_workers()
-
-
 def test_an_interrupted_start_leaves_nothing_running(other: Stack) -> None:
     with subprocess.Popen(
         [ROOT / "scripts/up.sh"],
