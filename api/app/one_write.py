@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -13,23 +13,21 @@ MOST_GATHERED = 65_536
 class OneWriteProtocol(HttpToolsProtocol):
     """uvicorn writes head and body one after the other, and uvloop sends each at once: an eighth of a point read."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_Gathering(transport))  # type: ignore[arg-type]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(_Gathering(cast("asyncio.Transport", transport)))  # uvloop's is none by its class
 
 
-class _Gathering:
+class _Gathering(asyncio.Transport):
     """A transport that sends together what one step of the event loop writes: at that step's end, or when it's much."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__()
         self._transport = transport
         self._loop = asyncio.get_running_loop()
-        self._written: list[bytes] = []
+        self._written: list[bytes | bytearray | memoryview[int]] = []
         self._size = 0
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray | memoryview[int]) -> None:
         if not self._written:
             self._loop.call_soon(self._flush)
         self._written.append(data)
@@ -48,3 +46,26 @@ class _Gathering:
         written, self._written, self._size = self._written, [], 0
         if written:
             self._transport.write(b"".join(written))
+
+    # The rest that a server's protocol asks of it.
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._transport.set_protocol(protocol)
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._transport.get_protocol()

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pymongo.asynchronous import pool as asynchronous
 from pymongo.errors import AutoReconnect, _OperationCancelled
@@ -105,6 +105,14 @@ class AsyncConnection(asynchronous.AsyncConnection):
 
     tracker: Tracker
 
+    @staticmethod
+    def adopt(connection: asynchronous.AsyncConnection, tracker: Tracker) -> AsyncConnection:
+        """Make it one of these: the driver's pool names the class of its connections in its code."""
+        connection.__class__ = AsyncConnection
+        ours = cast("AsyncConnection", connection)
+        ours.tracker = tracker
+        return ours
+
     async def close_conn(self, reason: str | None) -> None:
         if reason is not None and not self.closed:
             # First: who is cancelled while it closes has closed it, though the driver then sends no event.
@@ -122,6 +130,13 @@ class SyncConnection(synchronous.Connection):
     """As `AsyncConnection`."""
 
     tracker: Tracker
+
+    @staticmethod
+    def adopt(connection: synchronous.Connection, tracker: Tracker) -> SyncConnection:
+        connection.__class__ = SyncConnection
+        ours = cast("SyncConnection", connection)
+        ours.tracker = tracker
+        return ours
 
     def close_conn(self, reason: str | None) -> None:
         if reason is not None and not self.closed:
@@ -198,9 +213,7 @@ class AsyncPool(asynchronous.Pool):
         finally:
             self._filling -= filler
         self.tracker.opened(connection.id, time.monotonic() - started)
-        connection.__class__ = AsyncConnection
-        connection.tracker = self.tracker  # type: ignore[attr-defined]
-        return connection
+        return AsyncConnection.adopt(connection, self.tracker)
 
     async def checkin(self, conn: asynchronous.AsyncConnection) -> None:
         self.tracker.returned(conn.id)
@@ -285,9 +298,7 @@ class SyncPool(synchronous.Pool):
             self.tracker.failed()
             raise
         self.tracker.opened(connection.id, time.monotonic() - started)
-        connection.__class__ = SyncConnection
-        connection.tracker = self.tracker  # type: ignore[attr-defined]
-        return connection
+        return SyncConnection.adopt(connection, self.tracker)
 
     def checkin(self, conn: synchronous.Connection) -> None:
         self.tracker.returned(conn.id)

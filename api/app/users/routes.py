@@ -20,7 +20,6 @@ from app.users.listing import Listing
 from app.users.model import BULK_LIMIT, BulkItem, BulkOutcome, NewUser, Page, User, UserChange
 from app.users.repository import Users
 
-_is_id = re.compile("[0-9a-fA-F]{24}").fullmatch
 router = APIRouter(prefix="/users", tags=["users"], route_class=GuardedRoute)
 
 
@@ -33,6 +32,7 @@ def _users(request: Request) -> Users:
 
 
 ID_PATTERN = "^[0-9a-fA-F]{24}$"
+_is_id = re.compile(ID_PATTERN).fullmatch
 ID_EXAMPLES = ["66f1a2b3c4d5e6f7a8b9c0d1"]
 UserId = Annotated[str, Path(alias="id", pattern=ID_PATTERN, examples=ID_EXAMPLES)]
 IfMatch = Annotated[str | None, Header(description='The version that you know, as its ETag said: `"3"`, or `*`')]
