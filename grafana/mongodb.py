@@ -95,13 +95,19 @@ WORK = (
     ),
     graph(
         "Cache in use", "Bytes in the storage engine's cache.", (_each("mongodb_member_cache_used_bytes"), ONE),
-        unit="bytes", width=12,
+        unit="bytes",
     ),
     graph(
         "Changed bytes in the cache", "Not yet written to the data files, of the cache's limit. From 20% on writes slow"
         " down.",
         (f"{_each('mongodb_member_cache_dirty_bytes')} / {_each('mongodb_member_cache_max_bytes')}", ONE),
-        unit="percentunit", steps=(("orange", 0.05), ("red", 0.2)), width=12,
+        unit="percentunit", steps=(("orange", 0.05), ("red", 0.2)),
+    ),
+    graph(
+        "Disk in use", "Of the file system that the data are on, by whomever. A member without room to write ends"
+        " itself.",
+        (f"sluice:member_disk:ratio{{{MEMBER}}}", ONE), unit="percentunit", maximum=1,
+        steps=(("orange", threshold("MemberDiskFills")), ("red", threshold("MemberDiskNearlyFull"))),
     ),
 )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import re
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 
 from app import context, worker_slot
+from app.log_limit import LogLimit
 from app.log_sink import FileSink, StreamSink
 from app.settings import Settings
 
@@ -30,7 +32,16 @@ _QUIET = ("pymongo", "asyncio", "watchfiles")
 
 
 class Intercept(logging.Handler):
-    """Hands the standard library's records over to Loguru, with the place that they came from."""
+    """Hands the standard library's records over to Loguru, with their places; problems up to a limit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._limit = LogLimit(self.emit)
+        self.addFilter(self._limit)
+
+    def flush(self) -> None:
+        """Tell what the limit has left out so far."""
+        self._limit.flush()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -46,6 +57,11 @@ class Intercept(logging.Handler):
         except (TypeError, ValueError):
             message = f"{record.msg} {record.args}"
         logger.patch(place).opt(exception=record.exc_info).log(level, "{}", message)
+
+
+_handler = Intercept()
+"""One for all loggers of the process, so that their limit is one."""
+atexit.register(lambda: _handler.flush())  # before Loguru's own, which ends all writing
 
 
 class Logs:
@@ -75,9 +91,11 @@ class Logs:
 
 def set_up(settings: Settings) -> None:
     """Send all logs of this process where the settings say. Later calls replace earlier ones."""
+    global _handler
+    _handler = Intercept()
     logger.remove()
     logger.add(Logs(settings), level=settings.log_level, format="{message}", backtrace=False, diagnose=False)
-    logging.basicConfig(handlers=[Intercept()], level=settings.log_level, force=True)
+    logging.basicConfig(handlers=[_handler], level=settings.log_level, force=True)
     logging.captureWarnings(True)
     for name in _LOGGERS:
         intercept(logging.getLogger(name))
@@ -89,7 +107,7 @@ def set_up(settings: Settings) -> None:
 
 def intercept(source: logging.Logger) -> None:
     """Give a logger our handler in place of its own; uvicorn's worker takes over those of Gunicorn's logger."""
-    source.handlers = [Intercept()]
+    source.handlers = [_handler]
     source.propagate = False
 
 

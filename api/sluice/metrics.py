@@ -103,10 +103,12 @@ MEMBER_UP = ("mongodb_member_up", "1 when the member answers.")
 MEMBERS: dict[str, tuple[str, Callable[[MemberStatus], float | None]]] = {
     "mongodb_member_connections_current": ("Open connections, everybody's.", lambda m: m.connections_current),
     "mongodb_member_connections_available": ("Connections it would still accept.", lambda m: m.connections_available),
-    "mongodb_member_replication_lag_seconds": ("Time behind the primary.", lambda m: m.lag),
+    "mongodb_member_replication_lag_seconds": ("Time behind the primary; absent while nobody knows.", lambda m: m.lag),
     "mongodb_member_cache_used_bytes": ("Bytes in the storage engine's cache.", lambda m: m.cache_used_bytes),
     "mongodb_member_cache_max_bytes": ("The storage engine's cache limit.", lambda m: m.cache_max_bytes),
     "mongodb_member_cache_dirty_bytes": ("Changed bytes in the cache.", lambda m: m.cache_dirty_bytes),
+    "mongodb_member_disk_used_bytes": ("Used bytes of its data's file system.", lambda m: m.disk_used_bytes),
+    "mongodb_member_disk_size_bytes": ("Size of that file system.", lambda m: m.disk_size_bytes),
 }
 MEMBER_CONNECTIONS_CREATED = ("mongodb_member_connections_created_total", "Connections it has accepted.")
 MEMBER_ROLE = ("mongodb_member_role", "1 for the member's present role.")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 
 from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure, PyMongoError
@@ -28,13 +29,15 @@ from sluice.snapshot import MemberStatus
 log = logging.getLogger(__name__)
 
 _target: ContextVar[str | None] = ContextVar("sluice_observed_member", default=None)
+_NEVER = datetime(1970, 1, 1)  # noqa: DTZ001 as the client decodes times
 _KINDS = frozenset({"insert", "query", "update", "delete", "getmore", "command"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class Answer:
     server: Document
     replication: Document
+    disk: Document
 
 
 def _select(servers: Sequence[ServerDescription]) -> Sequence[ServerDescription]:
@@ -109,17 +112,21 @@ class _Observer:
     async def look(self, members: Sequence[str]) -> list[MemberStatus]:
         """The status of each member (`host:port`), down ones included; takes no longer than its timeouts."""
         answers = await asyncio.gather(*(self._ask(member) for member in members))
-        lags = _lags(answers)
-        return [_status(member, answer, lags.get(member)) for member, answer in zip(members, answers, strict=True)]
+        behind = lags(answers)
+        return [_status(member, answer, behind.get(member)) for member, answer in zip(members, answers, strict=True)]
 
     async def close(self) -> None:
         await self._client.close()
 
-    async def _ask(self, member: str) -> _Answer | None:
+    async def _ask(self, member: str) -> Answer | None:
         """None when the member doesn't answer."""
         _target.set(member)  # the task's own context: gather made one for each member
         try:
-            return _Answer(await self._command("serverStatus"), await self._command("replSetGetStatus"))
+            return Answer(
+                await self._command("serverStatus"),
+                await self._command("replSetGetStatus"),
+                await self._command("dbStats"),  # of any database: the disk is that of all of them
+            )
         except PyMongoError as error:
             log.debug("member %s did not answer: %s", member, error)
             return None
@@ -135,8 +142,11 @@ class _Observer:
             return {}
 
 
-def _lags(answers: Sequence[_Answer | None]) -> dict[str, float]:
-    """Seconds that each member is behind, as the primary sees it; empty without a primary."""
+def lags(answers: Sequence[Answer | None]) -> dict[str, float]:
+    """Seconds that each member is behind, as the primary sees it; empty without a primary.
+
+    The primary gives members that it doesn't reach, and those that have not copied anything yet, the time 0 of 1970.
+    """
     for answer in answers:
         rows = answer.replication.get("members", []) if answer else []
         primary = next((row for row in rows if row.get("self") and row["stateStr"] == "PRIMARY"), None)
@@ -145,12 +155,12 @@ def _lags(answers: Sequence[_Answer | None]) -> dict[str, float]:
             return {
                 row["name"]: max(0.0, (newest - row["optimeDate"]).total_seconds())
                 for row in rows
-                if row["stateStr"] != "ARBITER" and "optimeDate" in row
+                if row.get("health") == 1 and row.get("optimeDate", _NEVER) > _NEVER
             }
     return {}
 
 
-def _status(member: str, answer: _Answer | None, lag: float | None) -> MemberStatus:
+def _status(member: str, answer: Answer | None, lag: float | None) -> MemberStatus:
     status = MemberStatus(member, up=answer is not None, taken_at=time.time(), lag=lag)
     if answer is None:
         return status
@@ -168,4 +178,7 @@ def _status(member: str, answer: _Answer | None, lag: float | None) -> MemberSta
     status.cache_used_bytes = cache.get("bytes currently in the cache")
     status.cache_max_bytes = cache.get("maximum bytes configured")
     status.cache_dirty_bytes = cache.get("tracked dirty bytes in the cache")
+    status.disk_used_bytes, status.disk_size_bytes = (
+        int(answer.disk[name]) if name in answer.disk else None for name in ("fsUsedSize", "fsTotalSize")
+    )
     return status

@@ -54,4 +54,5 @@ class _Measurement:
             request.database += seconds
         if seconds >= self._slow:
             caller = f" for {request.label()}" if request is not None else ""
-            log.warning("Execution time of %s.%s%s (seconds): %.3f", stats.collection, stats.operation, caller, seconds)
+            what = f"{stats.collection}.{stats.operation}{caller}"
+            log.warning("Execution time of %s (seconds): %.3f", what, seconds, extra={"kind": what})

@@ -126,6 +126,8 @@ class MemberStatus:
     cache_used_bytes: int | None = None
     cache_max_bytes: int | None = None
     cache_dirty_bytes: int | None = None
+    disk_used_bytes: int | None = None
+    disk_size_bytes: int | None = None
 
     @property
     def connection_limit(self) -> int | None:

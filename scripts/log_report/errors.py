@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from scripts.log_report.records import Record
+from scripts.log_report.records import LEFT_OUT, Record
 from scripts.log_report.table import Row
 
-NEEDLES = (b"ERROR", b"CRITICAL", b" answered 5", b" answered 0 ", b"/problems/", b"were not logged")
+NEEDLES = (b"ERROR", b"CRITICAL", b" answered 5", b" answered 0 ", b"/problems/", b"were left out")
 HEADER = ("KIND", "COUNT", "FIRST", "LAST", "EXAMPLE")
 NOTHING = "No errors."
 
@@ -20,8 +20,7 @@ _NAMED_CLASS = re.compile(
     r"\b(?:[a-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Timeout|Unavailable|Full|Exceeded|Failure|Interrupt|Exit))\b"
 )
 _PROBLEM = re.compile(r"/problems/[\w-]+")
-_ANSWER = re.compile(r"(?P<method>[A-Z]+) .* \((?P<route>[^)]*)\) answered (?P<status>\d+) in [\d.]+ s")
-_LEFT_OUT = re.compile(r"(\d+) more problems in one second were not logged")
+_ANSWER = re.compile(r"(?P<method>[A-Z]+) (?:.* )?\((?P<route>[^)]*)\) answered (?P<status>\d+)(?: in [\d.]+ s)?")
 _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\b[0-9a-f]{8,}\b|\d+")
 _KIND_LENGTH = 60
 
@@ -54,26 +53,27 @@ def report(records: Iterable[Record]) -> list[Row]:
 
 def kind_of(record: Record) -> tuple[str, int] | None:
     """The kind of error that a record tells of, and how many of it; None if it tells of none."""
+    left_out = LEFT_OUT.fullmatch(record.message)
+    message, count = (left_out[2], int(left_out[1])) if left_out else (record.message, 1)
     if record.module == "app.access_log":  # first: its lines quote whatever path a caller asked for
-        return _refused(record.message)
-    problem = _PROBLEM.search(record.message)
+        refused = _refused(message)
+        return (refused, count) if refused else None
+    problem = _PROBLEM.search(message)
     if record.level not in _LEVELS and problem is None:
         return None
     if raised := _last_exception(record.traceback):
-        return raised.partition(":")[0].rpartition(".")[2], 1
-    if named := _NAMED_CLASS.search(record.message):
-        return named[1], 1
-    return (problem[0] if problem else _VARIABLE.sub("#", record.message)[:_KIND_LENGTH].strip()), 1
+        return raised.partition(":")[0].rpartition(".")[2], count
+    if named := _NAMED_CLASS.search(message):
+        return named[1], count
+    return (problem[0] if problem else _VARIABLE.sub("#", message)[:_KIND_LENGTH].strip()), count
 
 
-def _refused(message: str) -> tuple[str, int] | None:
-    if left_out := _LEFT_OUT.fullmatch(message):
-        return "refused or slow, not logged one by one", int(left_out[1])
+def _refused(message: str) -> str | None:
     answer = _ANSWER.fullmatch(message)
     if answer is None or not answer["status"].startswith(("5", "0")):
         return None
     status = "no answer" if answer["status"] == "0" else answer["status"]
-    return f"{status} {answer['method']} {answer['route']}", 1
+    return f"{status} {answer['method']} {answer['route']}"
 
 
 def _last_exception(traceback: list[str]) -> str | None:

@@ -11,8 +11,16 @@ _TEXT = re.compile(
     r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) \| ([A-Z]+) \| worker=(\S+) "
     r"request=(\S+)(?: trace=\S+)? \| ([^:|]*):[^:|]*:\d+ - (.*)"
 )
+LEFT_OUT = re.compile(r"(\d+) more of these lines in \d+ s were left out: (.*)")
+"""What the service logs in place of the lines beyond its limit: how many, and their kind."""
 _INDENT = b"  "
 """Before each line of a record's traceback."""
+_COLOUR = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
+_PREFIX = re.compile(
+    rb"(\[pod/[^\]\s]+\] |[A-Za-z0-9][\w.-]* *\| )?"  # kubectl logs --prefix; docker compose logs
+    rb"(?:\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d) )?"  # their --timestamps
+    rb"(?:std(?:out|err) [FP] )?"  # the file of a container in Kubernetes
+)
 _TRACEBACK = b"Traceback (most recent call last):"
 """Begins one that wasn't logged: of a process that died before it could, say."""
 
@@ -31,6 +39,16 @@ class Record:
 
 
 @dataclass(slots=True)
+class _Source:
+    """One container's lines: the record that is being read, and whether its traceback, or one that nobody logged, goes
+    on."""
+
+    current: Record | None = None
+    after_record: bool = False
+    in_traceback: bool = False
+
+
+@dataclass(slots=True)
 class Tally:
     """How many lines were read, and how many of them belong to no record, the first of which is kept."""
 
@@ -45,29 +63,44 @@ class Tally:
 
 
 def read(lines: Iterable[bytes], needles: tuple[bytes, ...], tally: Tally) -> Iterator[Record]:
-    """The records whose line holds one of these texts, each with its traceback; counts every line in `tally`."""
-    current: Record | None = None
-    after_record = in_traceback = False
-    for line in lines:
+    """The records whose line holds one of these texts, each with its traceback; counts every line in `tally`.
+
+    Colours, and what Compose, Docker and kubectl put before a line, are taken off; their containers' lines may mix.
+    """
+    sources: dict[bytes, _Source] = {}
+    for whole in lines:
         tally.lines += 1
+        name, line = _without_prefix(whole)
+        source = sources.setdefault(name, _Source())
         if _begins_record(line):
-            if current is not None:
-                yield current
-            current, after_record, in_traceback = None, True, False
+            if source.current is not None:
+                yield source.current
+            source.current, source.after_record, source.in_traceback = None, True, False
             if any(needle in line for needle in needles):
-                current = _parse(line)
-                if current is None:
-                    tally.add_strange(line)
-        elif after_record and line.startswith(_INDENT):
-            if current is not None:
-                current.traceback.append(line.removeprefix(_INDENT).decode("utf-8", "replace").rstrip("\r\n"))
-        elif in_traceback or line.startswith(_TRACEBACK):
-            after_record, in_traceback = False, True
+                source.current = _parse(line)
+                if source.current is None:
+                    tally.add_strange(whole)
+        elif source.after_record and line.startswith(_INDENT):
+            if source.current is not None:
+                source.current.traceback.append(line[len(_INDENT) :].decode("utf-8", "replace").rstrip("\r\n"))
+        elif source.in_traceback or line.startswith(_TRACEBACK):
+            source.after_record, source.in_traceback = False, True
         elif line.strip():
-            after_record = False
-            tally.add_strange(line)
-    if current is not None:
-        yield current
+            source.after_record = False
+            tally.add_strange(whole)
+    for source in sources.values():
+        if source.current is not None:
+            yield source.current
+
+
+def _without_prefix(line: bytes) -> tuple[bytes, bytes]:
+    """Who a line is of, as its prefix says (nothing where there is none), and the line as it was written."""
+    if b"\x1b" in line:  # the service escapes those of its own
+        line = _COLOUR.sub(b"", line)
+    if line.startswith((b'{"', _INDENT)) or (line[:2].isdigit() and line[10:11] == b" "):
+        return b"", line  # as our own lines begin
+    prefix = _PREFIX.match(line)
+    return (prefix[1] or b"", line[prefix.end() :]) if prefix else (b"", line)
 
 
 def _begins_record(line: bytes) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+from datetime import datetime
 
 import pytest
 
 from sluice.budget import MONITORS
 from sluice.metrics import SluiceCollector, names
+from sluice.observer import Answer, lags
 from sluice.slots import Slot, read_all
 from sluice.summary import summarize
 from tests.conftest import OpenSluice, until
@@ -145,6 +147,7 @@ async def test_one_worker_asks_the_members_and_another_takes_over(open_sluice: O
     members = {status.member: status for status in one.snapshot().members}
     assert sorted(status.role or "" for status in members.values()) == ["primary", "secondary", "secondary"]
     assert all(status.up and status.connections_current and status.lag is not None for status in members.values())
+    assert all(0 < (status.disk_used_bytes or 0) < (status.disk_size_bytes or 0) for status in members.values())
     await one.close()
     await until(lambda: len(two.snapshot().members) == 3, 15)
 
@@ -155,6 +158,26 @@ async def test_the_members_own_view_shows_a_dead_member(open_sluice: OpenSluice,
     secondary = next(address for address in replica_set.addresses if address != replica_set.primary())
     replica_set.kill(secondary)
     await until(lambda: [s.member for s in sluice.snapshot().members if not s.up] == [secondary], 20)
+    # How far behind it is, nobody knows; the primary, which doesn't reach it either, says 1970.
+    await until(lambda: [s.member for s in sluice.snapshot().members if s.lag is None] == [secondary], 20)
+
+
+def test_only_members_that_the_primary_reaches_and_that_copy_have_a_lag() -> None:
+    def row(name: str, state: str, second: int | None, health: int = 1, **more: object) -> dict[str, object]:
+        written = datetime(1970, 1, 1) if second is None else datetime(2026, 11, 26, 12, 0, second)  # noqa: DTZ001
+        return {"name": name, "stateStr": state, "health": health, "optimeDate": written, **more}
+
+    rows = [
+        row("a:1", "PRIMARY", 30, self=True),
+        row("b:1", "SECONDARY", 28),
+        row("c:1", "SECONDARY", 31),  # its news is newer than the primary's
+        row("d:1", "(not reachable/healthy)", None, 0),
+        row("e:1", "SECONDARY", 20, 0),  # just lost
+        row("f:1", "STARTUP2", None),
+        {"name": "g:1", "stateStr": "ARBITER", "health": 1},
+    ]
+    assert lags([None, Answer({}, {"members": rows}, {})]) == {"a:1": 0.0, "b:1": 2.0, "c:1": 0.0}
+    assert lags([Answer({}, {"members": rows[1:]}, {}), Answer({}, {}, {})]) == {}
 
 
 async def test_a_member_that_accepts_too_few_connections_is_warned_about_once(
