@@ -14,7 +14,7 @@ cd "$root"
 venv=$SLUICE_HOME/test-venv
 make_venv "$venv" api/requirements-dev.lock scripts/requirements.lock grafana/requirements.lock
 "$venv/bin/python" scripts/native/install.py --mongod "$SLUICE_HOME/bin/mongod" \
-  nginx prometheus promtool prometheus-nginx-exporter wrk shellcheck
+  nginx prometheus promtool prometheus-nginx-exporter wrk shellcheck busybox
 export PATH=$venv/bin:$PATH SLUICE_MONGOD=$SLUICE_HOME/bin/mongod SLUICE_PYTHON=$venv/bin/python
 
 if (($# == 0)); then

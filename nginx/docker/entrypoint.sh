@@ -78,4 +78,5 @@ proxy_next_upstream_tries 0;  # as many as there are entries: most may be of con
 proxy_next_upstream_timeout 10s;
 END
 echo "limit_conn in_progress $((${MAX_REQUESTS_IN_PROGRESS:-300} * ${WORKERS:-2} * ${API_CONTAINERS:-1}));" >$conf/in_progress.conf
-exec nginx -p $run -c $conf/nginx.conf
+nginx -t -q -p $run -c $conf/nginx.conf # what is wrong is said here, before a pipe can swallow it
+exec "$here/../run.sh" $run/errors nginx -p $run -c $conf/nginx.conf

@@ -54,7 +54,7 @@ def _nginx(layout: Layout, settings: Settings) -> None:
         folder / "conf",
         {
             "environment.conf": f"{user}daemon off;\nworker_processes auto;\nworker_rlimit_nofile {FILES};\n"
-            f'pid "{layout.home}/run/nginx.pid";\nerror_log logs/nginx-error.log warn;\n',
+            f'pid "{layout.home}/run/nginx.pid";\nerror_log stderr warn;\n',
             "listen.conf": f"listen {host}{layout.http.number} backlog=4096;\n",
             "listen_status.conf": f"listen 127.0.0.1:{layout.nginx_status.number};\n",
             "limits.conf": f"client_max_body_size {settings.max_body_bytes};  # MAX_BODY_BYTES\n"

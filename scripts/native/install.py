@@ -20,6 +20,7 @@ PROGRAMS = {
     "prometheus-nginx-exporter": "prometheus-nginx-exporter",
     "wrk": "wrk",
     "shellcheck": "shellcheck",
+    "busybox": "busybox",
     "chromium": "chromium",
     "dockerd": "docker.io",
     "docker": "docker.io",

@@ -114,10 +114,13 @@ def _api(layout: Layout, settings: Settings) -> Program:
 def _nginx(layout: Layout) -> Program:
     folder = layout.home / "nginx"
     return Program(
-        command=[find("nginx") or "nginx", "-p", str(folder), "-c", "conf/nginx.conf"],
-        reads=sorted((folder / "conf").rglob("*.conf")),
+        command=[
+            str(ROOT / "nginx" / "run.sh"), str(layout.home / "run" / "nginx-errors"),
+            find("nginx") or "nginx", "-p", str(folder), "-c", "conf/nginx.conf",
+        ],
+        reads=[*sorted((folder / "conf").rglob("*.conf")), *sorted((ROOT / "nginx").glob("*.awk"))],
         options={"stopsignal": "QUIT"},
-    )
+    )  # fmt: skip
 
 
 def _nginx_exporter(layout: Layout) -> Program:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from contextlib import ExitStack
 
+import httpx
 from stack import Stack, until
 
 from app.settings import Settings
@@ -28,3 +29,16 @@ def test_requests_beyond_the_limit_are_refused_at_once_and_health_never_is(stack
         assert stack.http.post("/users", json={}).json()["type"] == "/problems/busy"
         assert stack.http.get("/health/ready").status_code == 200
     until(lambda: stack.http.get("/users", params={"limit": 1}).status_code == 200, 5)
+
+
+def test_an_api_that_is_away_fills_no_log(stack: Stack) -> None:
+    log = stack.layout.logs / "nginx.out"
+    before = len(log.read_text().splitlines())
+    stack.control("stop", "api")
+    try:
+        with httpx.Client(base_url=stack.url) as client:
+            assert {client.get("/users").status_code for _ in range(400)} == {503}
+    finally:
+        stack.control("start", "api")
+    stack.wait_for_workers()
+    assert 20 <= len(log.read_text().splitlines()) - before < 150
