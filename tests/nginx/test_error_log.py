@@ -17,7 +17,7 @@ REFUSED = (
 
 def limited(lines: list[str], tmp_path: Path) -> list[str]:
     done = subprocess.run(
-        [NGINX / "run.sh", tmp_path / "errors", "sh", "-c", "cat >&2"],
+        [str(NGINX / "run.sh"), str(tmp_path / "errors"), "sh", "-c", "cat >&2"],
         input="".join(f"{line}\n" for line in lines), capture_output=True, text=True, timeout=30,
     )  # fmt: skip
     return done.stderr.splitlines()
@@ -45,7 +45,7 @@ def test_the_end_counts_too_and_what_is_no_line_of_nginx_passes(tmp_path: Path) 
 
 
 def test_lines_are_passed_on_at_once(tmp_path: Path) -> None:
-    command = [NGINX / "run.sh", tmp_path / "errors", "sh", "-c", "echo now >&2; read -r _"]
+    command = [str(NGINX / "run.sh"), str(tmp_path / "errors"), "sh", "-c", "echo now >&2; read -r _"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert process.stdin is not None
@@ -59,7 +59,7 @@ def test_busybox_which_the_image_has_can_do_it() -> None:
     busybox = shutil.which("busybox")
     if busybox is None:
         pytest.skip("busybox is missing (Debian: the package busybox)")
-    command = [busybox, "awk", "-f", NGINX / "limit_errors.awk"]
+    command = [busybox, "awk", "-f", str(NGINX / "limit_errors.awk")]
     storm = "".join(REFUSED.format(second=1, number=number) + "\n" for number in range(100))
     lines = subprocess.run(command, input=storm, capture_output=True, text=True, check=True).stdout.splitlines()
     assert len(lines) == 21
