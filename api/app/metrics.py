@@ -16,7 +16,7 @@ from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentato
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import worker_slot
-from app.routing import NO_ROUTE, template
+from app.routing import NO_ROUTE, template, under
 from app.settings import Settings
 from app.single_flight import SingleFlight
 from sluice.metrics import SluiceCollector
@@ -26,7 +26,7 @@ router = APIRouter(include_in_schema=False)
 REQUESTS = "http_requests_total"
 DURATION = "http_request_duration_seconds"
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-UNMEASURED = ("/metrics", "/health")
+is_unmeasured = under("/metrics", "/health")
 """Paths that would only blur how long callers wait."""
 
 
@@ -54,7 +54,7 @@ class HttpMetrics(PrometheusInstrumentatorMiddleware):
         super().__init__(app, instrumentations=[_instrumentation()])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(UNMEASURED):
+        if scope["type"] != "http" or is_unmeasured(scope["path"]):
             await self.app(scope, receive, send)
             return
         status = 500

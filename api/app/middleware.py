@@ -16,14 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import context, errors, problems
 from app.access_log import AccessLog
 from app.problems import Problem
-from app.routing import template
+from app.routing import template, under
 from sluice import deadline, timings
 
 log = logging.getLogger(__name__)
 
-_SANE_ID = re.compile(rb"[A-Za-z0-9._\-:/+=]{1,128}")
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-UNLIMITED = ("/health", "/metrics")
+is_unlimited = under("/health", "/metrics")
 """Paths that no deadline cuts short: they are for finding out why others are."""
 
 
@@ -33,6 +32,11 @@ def header(scope: Scope, name: bytes) -> bytes | None:
         if key == name:
             return bytes(value)
     return None
+
+
+LAST_ANSWER = ((b"connection", b"close"),)
+"""After a request to be upgraded: plain `uvicorn` takes its body for the next one. `HttpProtocol` knows better, and shows us
+no such header."""
 
 
 class Context:
@@ -47,9 +51,9 @@ class Context:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        inbound = header(scope, b"x-request-id")
-        request_id = inbound if inbound and _SANE_ID.fullmatch(inbound) else b"%032x" % random.getrandbits(128)
-        trace = follow(header(scope, b"traceparent"))
+        headers = dict(reversed(scope["headers"]))  # the first of each name counts
+        request_id = context.sane_id(headers.get(b"x-request-id"))
+        trace = follow(headers.get(b"traceparent"))
         id_token = context.request_id.set(request_id.decode())
         trace_token = context.trace_id.set(trace[3:35].decode() if trace else "")
         status = 0
@@ -63,6 +67,7 @@ class Context:
                     (b"x-request-id", request_id),
                     (b"server-timing", server_timing(timed, time.perf_counter() - started)),
                     *([(b"traceparent", trace)] if trace else ()),
+                    *(LAST_ANSWER if b"upgrade" in headers else ()),
                 ]
             await send(message)
 
@@ -130,7 +135,7 @@ class Deadline:
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(UNLIMITED):
+        if scope["type"] != "http" or is_unlimited(scope["path"]):
             await self.app(scope, receive, send)
             return
         seconds = self._seconds

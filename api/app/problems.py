@@ -40,9 +40,13 @@ NOT_FOUND = of_status(404)
 CONFLICT = of_status(409)
 PRECONDITION_FAILED = of_status(412)
 CONTENT_TOO_LARGE = Kind("/problems/content-too-large", 413, "Content too large")
+UNSUPPORTED_MEDIA_TYPE = of_status(415)
 INVALID = Kind("/problems/invalid", 422, "The request doesn't fit the schema")
 PRECONDITION_REQUIRED = of_status(428)
+HEADERS_TOO_LARGE = Kind("/problems/headers-too-large", 431, "Headers too large")
 INTERNAL = of_status(500)
+NOT_IMPLEMENTED = of_status(501)
+BUSY = Kind("/problems/busy", 503, "The service is busy", 1)
 
 
 class Problem(HTTPException):

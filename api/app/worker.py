@@ -14,7 +14,7 @@ from typing import Any
 from gunicorn.workers.base import Worker
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
-from app.one_write import OneWriteProtocol
+from app.http_protocol import HttpProtocol
 
 HEARTBEAT = 1.0
 LISTENERS = 8
@@ -26,7 +26,7 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
 
     CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012 - as the base class declares it
         "loop": "uvloop",
-        "http": OneWriteProtocol,
+        "http": HttpProtocol,
         "lifespan": "on",
         "access_log": False,
         "server_header": False,

@@ -9,26 +9,27 @@ from typing import Annotated, Any, Literal
 
 from bson import ObjectId
 from bson.errors import InvalidId
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app import problems
 from app.problems import Problem
+from app.users.model import Email
 
 Sort = Literal["created_at", "-created_at", "name", "-name", "age", "-age"]
 Document = dict[str, Any]
 
 
 class Listing(BaseModel):
-    """Which users to list, and in which order."""
+    """Which users to list, and in which order. Filters are read as creating reads the same fields."""
 
     model_config = ConfigDict(extra="forbid")
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     cursor: Annotated[str | None, Field(max_length=2_000, description="`next_cursor` of the page before")] = None
     sort: Annotated[Sort, Field(description="A leading `-` turns the order around")] = "created_at"
-    email: Annotated[str | None, Field(max_length=254), AfterValidator(lambda text: text and text.lower())] = None
-    city: Annotated[str | None, Field(max_length=100)] = None
-    tag: Annotated[str | None, Field(max_length=50)] = None
+    email: Email | None = None
+    city: Annotated[str, StringConstraints(strip_whitespace=True, max_length=100)] | None = None
+    tag: Annotated[str, StringConstraints(strip_whitespace=True, max_length=50)] | None = None
     min_age: Annotated[int | None, Field(ge=0, le=150)] = None
     max_age: Annotated[int | None, Field(ge=0, le=150)] = None
 
