@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -96,7 +97,11 @@ def test_an_address_that_only_prometheus_may_ask_does_not_exist(stack: Stack) ->
     [
         ("nonsense\r\n\r\n", 400, "bad-request"),
         ("GET / HTTP/1.1\r\n\r\n", 400, "bad-request"),
+        ("GET / HTTP/9.9\r\nHost: localhost\r\n\r\n", 505, "version-not-supported"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "bad-request"),
         ("TRACE / HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, "method-not-allowed"),
+        ("POST /users HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501, "not-implemented"),
+        ("POST /users HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", 400, "bad-request"),
         ("POST /users HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048577\r\n\r\n", 413, "content-too-large"),
         (f"GET /{'a' * 9000} HTTP/1.1\r\nHost: localhost\r\n\r\n", 414, "uri-too-long"),
         (f"GET / HTTP/1.1\r\nHost: localhost\r\nX: {'a' * 9000}\r\n\r\n", 431, "headers-too-large"),
@@ -108,6 +113,27 @@ def test_what_nginx_refuses_is_a_problem_too(stack: Stack, request_: str, status
     assert answer.startswith(f"HTTP/1.1 {status} ")
     assert PROBLEM in answer
     assert f'"type":"/problems/{kind}"' in answer
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "kind"),
+    [
+        ("BREW /users HTTP/1.1\r\nHost: localhost\r\n\r\n", 501, "not-implemented"),
+        ("GET /users?city=München HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "bad-request"),
+        ("GET /users HTTP/1.1\r\nHost: localhost\r\nX: \x01\r\n\r\n", 400, "bad-request"),
+        ("POST /users HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}", 415, "unsupported-media-type"),
+    ],
+    ids=lambda value: value if isinstance(value, int) else "",
+)
+def test_what_the_apis_server_refuses_is_a_problem_with_nginxs_id(
+    stack: Stack, request_: str, status: int, kind: str
+) -> None:
+    head, _, body = raw(stack, request_).partition("\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ")
+    assert PROBLEM in head
+    problem = json.loads(body)
+    assert problem["type"] == f"/problems/{kind}"
+    assert f"x-request-id: {problem['request_id']}" in head.lower()
 
 
 def test_a_request_id_is_kept_if_it_is_harmless(stack: Stack) -> None:

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.asyncio
 
 ANYONE = "66f1a2b3c4d5e6f7a8b9c0d1"
 AWAY = "mongodb://127.0.0.1:1/?replicaSet=rs0"  # nothing listens on port 1
+KEY = {"X-API-Key": "schluessel"}
 both_drivers = pytest.mark.parametrize("app", ["pymongo", "motor"], indirect=True)
 
 
@@ -80,7 +81,9 @@ async def test_metrics_are_grouped_by_route(http: httpx.AsyncClient) -> None:
     await http.get("/nowhere")
     await http.post("/users/bulk")
     await http.put("/users/bulk")
+    await http.get("/healthcare")  # a path that isn't below /health
     text = (await http.get("/metrics")).text
+    assert 'http_requests_total{handler="none",method="GET",status="4xx"} 2.0' in text
     assert 'http_requests_total{handler="/users/{id}",method="GET",status="4xx"} 3.0' in text
     assert 'http_requests_total{handler="/users/bulk",method="POST",status="4xx"} 1.0' in text
     assert 'method="PUT",status="4xx"} 1.0' in text
@@ -184,3 +187,62 @@ async def test_every_problem_is_documented(app: FastAPI) -> None:
     assert "/metrics" not in schema["paths"]
     content = schema["paths"]["/users/{id}"]["get"]["responses"]["404"]["content"]
     assert list(content) == ["application/problem+json"]
+
+
+JSON = b'{"email": "ada@example.org", "name": "Ada", "age": "none"}'  # no user: 422 says that it was read
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "application/json",
+        "Application/JSON; charset=utf-8",
+        "application/json;charset=utf-8",
+        "application/json ; a=b; c=d",
+        "application/merge-patch+json",
+        "application/vnd.api.v1+json; a=b",
+    ],
+)
+async def test_json_is_read_whatever_it_is_called(http: httpx.AsyncClient, media_type: str) -> None:
+    for method, path in (("POST", "/users"), ("POST", "/users/bulk"), ("PATCH", f"/users/{ANYONE}")):
+        answer = await http.request(method, path, content=JSON, headers={"Content-Type": media_type} | KEY)
+        assert (answer.status_code, answer.json()["type"]) == (422, "/problems/invalid"), path
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Content-Type": ""},
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "text/json"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": "multipart/form-data; boundary=x"},
+        {"Content-Type": "application/jsonx"},
+        {"Content-Type": "application/a/b+json"},
+        {"Content-Type": "application/xml; application/json"},
+        {"Content-Type": "application/json", "Content-Encoding": "gzip"},
+        {"Content-Type": "application/json", "Content-Encoding": "identity, br"},
+    ],
+    ids=str,
+)
+async def test_a_body_of_another_kind_is_refused(http: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    for method, path in (("POST", "/users"), ("POST", "/users/bulk"), ("PATCH", f"/users/{ANYONE}")):
+        answer = await http.request(method, path, content=JSON, headers=headers | KEY)
+        assert (answer.status_code, answer.json()["type"]) == (415, "/problems/unsupported-media-type"), path
+        if "Content-Encoding" in headers:
+            assert answer.headers["accept-encoding"] == "identity"
+        else:
+            assert answer.headers[f"accept-{method}"] == "application/json"
+        assert (await http.request(method, path, content=JSON, headers=headers)).status_code == 401
+
+
+async def test_a_body_that_is_missing_is_not_of_another_kind(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/users", headers=KEY)
+    assert (answer.status_code, answer.json()["errors"][0]["type"]) == (422, "missing")
+
+
+async def test_a_transfer_encoding_that_is_unknown_is_refused(http: httpx.AsyncClient) -> None:
+    headers = {"Content-Type": "application/json", "Transfer-Encoding": "gzip, chunked"}
+    answer = await http.post("/users", content=JSON, headers=headers | KEY)
+    assert (answer.status_code, answer.json()["type"]) == (501, "/problems/not-implemented")

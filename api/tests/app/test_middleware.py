@@ -43,6 +43,12 @@ def app() -> FastAPI:
     async def unlimited() -> float | None:
         return deadline.remaining()
 
+    @app.get("/healthcare")
+    @app.get("/health-insurance")
+    @app.get("/metrics2")
+    async def limited() -> float | None:
+        return deadline.remaining()
+
     @app.get("/slow")
     async def slow() -> None:
         await asyncio.sleep(5)
@@ -137,6 +143,12 @@ async def test_a_senseless_wish_for_time_is_refused(app: FastAPI, client: Client
 async def test_health_has_no_deadline(app: FastAPI, client: Client) -> None:
     async with client(app) as http:
         assert (await http.get("/health/slow")).json() is None
+
+
+@pytest.mark.parametrize("path", ["/healthcare", "/health-insurance", "/metrics2"])
+async def test_a_path_that_only_begins_like_it_has_one(app: FastAPI, client: Client, path: str) -> None:
+    async with client(app) as http:
+        assert 0 < (await http.get(path)).json() <= 0.3
 
 
 async def test_a_body_that_announces_too_much_is_refused_unread(app: FastAPI, client: Client) -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import pytest
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.one_write import OneWriteProtocol
+from tests.app.connection import ask, receive, receive_all, served
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import Receive, Scope, Send
 
 CHUNK = b"x" * 16_384
 CHUNKS = 4_000
@@ -40,42 +37,8 @@ class Large:
         await send({"type": "http.response.body", "body": b""})
 
 
-@contextlib.asynccontextmanager
-async def served(app: ASGIApp, protocol: type[HttpToolsProtocol] = OneWriteProtocol) -> AsyncIterator[socket.socket]:
-    """A connection to the application under uvicorn."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(app, http=protocol, lifespan="off", log_level="error", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve([listening]))
-        try:
-            with socket.socket() as client:
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-                client.setblocking(False)
-                await asyncio.get_running_loop().sock_connect(client, listening.getsockname())
-                yield client
-        finally:
-            server.should_exit = True
-            await serving
-
-
-async def ask(client: socket.socket, path: str, *headers: str) -> None:
-    lines = [f"GET {path} HTTP/1.1", "Host: here", *headers, "", ""]
-    await asyncio.get_running_loop().sock_sendall(client, "\r\n".join(lines).encode())
-
-
-async def receive(client: socket.socket) -> bytes:
-    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 1 << 20), 5)
-
-
-async def receive_all(client: socket.socket) -> bytes:
-    received = bytearray()
-    while piece := await receive(client):
-        received += piece
-    return bytes(received)
-
-
 async def test_head_and_body_come_in_one_piece_on_one_connection() -> None:
-    async with served(small) as client:
+    async with served(small, OneWriteProtocol) as client:
         for path in ("first", "other", "third"):
             await ask(client, f"/{path}")
             head, body = (await receive(client)).split(b"\r\n\r\n")
@@ -84,7 +47,7 @@ async def test_head_and_body_come_in_one_piece_on_one_connection() -> None:
 
 
 async def test_pipelined_requests_are_answered_in_order() -> None:
-    async with served(small) as client:
+    async with served(small, OneWriteProtocol) as client:
         for path in ("first", "other"):
             await ask(client, f"/{path}")
         await ask(client, "/third", "Connection: close")
@@ -93,7 +56,7 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
 
 
 async def test_the_last_answer_of_a_connection_is_whole() -> None:
-    async with served(small) as client:
+    async with served(small, OneWriteProtocol) as client:
         await ask(client, "/first", "Connection: close")
         assert (await receive_all(client)).endswith(b"\r\n\r\nfirst")
 

@@ -93,6 +93,39 @@ async def test_an_email_is_unique_whatever_its_case(http: httpx.AsyncClient) -> 
     assert answer.status_code == 409
 
 
+@pytest.mark.parametrize(
+    ("written", "stored"),
+    [
+        ("Ada.Byron@EXAMPLE.org", "ada.byron@example.org"),
+        (" ada@example.org ", "ada@example.org"),
+        ("Ada Lovelace <ada@example.org>", "ada@example.org"),
+        ("ada@XN--BCHER-KVA.example.org", "ada@bücher.example.org"),
+        ("ADA@BÜCHER.example.org", "ada@bücher.example.org"),
+        ("mu\u0308ller@example.org", "m\u00fcller@example.org"),
+        ("ada@example。org", "ada@example.org"),
+        ("ada+tag@example.org", "ada+tag@example.org"),
+    ],
+)
+async def test_an_email_is_found_however_it_is_written(http: httpx.AsyncClient, written: str, stored: str) -> None:
+    assert (await created(http, email=written))["email"] == stored
+    for way in (written, stored):
+        found = (await http.get("/users", params={"email": way})).json()
+        assert [user["email"] for user in found["items"]] == [stored], way
+
+
+@pytest.mark.parametrize("text", ["", "ada", "ada byron@example.org", "a" * 255])
+async def test_a_filter_for_what_is_no_email_is_refused(http: httpx.AsyncClient, text: str) -> None:
+    answer = await http.get("/users", params={"email": text})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "query.email")
+
+
+async def test_a_city_and_a_tag_are_found_however_they_are_written(http: httpx.AsyncClient) -> None:
+    user = await created(http, city=" Paris ", tags=[" maths"])
+    for parameters in ({"city": "Paris "}, {"tag": " maths "}):
+        found = (await http.get("/users", params=parameters)).json()
+        assert [each["id"] for each in found["items"]] == [user["id"]]
+
+
 async def test_of_a_hundred_equal_users_at_once_one_is_created(http: httpx.AsyncClient) -> None:
     body = {"email": "ada@example.org", "name": "Ada"}
     answers = await asyncio.gather(*(http.post("/users", json=body) for _ in range(50)))

@@ -1,0 +1,117 @@
+"""Whatever reads a header, a query or a body takes time in proportion to it: no caller can hold up the others."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import pkgutil
+import re
+import time
+from collections.abc import Callable
+from importlib import import_module
+
+import pytest
+from fastapi import Request
+from pydantic import ValidationError
+
+import app
+from app import context, etags, http_protocol, logs, media_type, middleware
+from app.problems import Problem
+from app.users import routes
+from app.users.listing import Listing
+from app.users.model import NewUser
+
+OPERATORS = {"app.settings": {"_API_KEY"}, "app.mongodb_url": {"_USER_INFO", "_NO_PORT", "_TOKEN", "_SECRET_OPTION"}}
+"""Expressions that only see the settings."""
+
+SIZE = 4_000
+SIZE_OF = {"e-mails": 250}
+"""Where what is much longer is refused unread."""
+TIMES = 8
+LEAST = 0.0002
+"""Seconds below which a machine's own noise is larger."""
+
+
+def typed(text: str) -> None:
+    headers = [(b"content-type", text.encode()), (b"content-length", b"1")]
+    media_type.require_json(Request({"type": "http", "method": "POST", "headers": headers}))
+
+
+def email(text: str) -> None:
+    for _ in range(20):  # a bulk has a thousand of them
+        with contextlib.suppress(ValidationError):
+            NewUser.model_validate({"email": text, "name": "Ada"})
+
+
+READERS: dict[str, Callable[[str], object]] = {
+    "app.context._SANE_ID": lambda text: context.sane_id(text.encode()),
+    "app.middleware._TRACEPARENT": lambda text: middleware.follow(text.encode()),
+    "app.etags._TAG": etags.versions,
+    "app.etags._TAG of If-None-Match": lambda text: etags.unchanged(text, '"3"'),
+    "app.http_protocol._REQUEST_ID": lambda text: http_protocol._REQUEST_ID.search(text.encode()),
+    "app.media_type._JSON": typed,
+    "app.logs._CONTROL": lambda text: logs._CONTROL.sub("?", text),
+    "a user's id": routes._is_id,
+    "a filter's e-mail": lambda text: Listing(email=text),
+    "a cursor": lambda text: Listing(cursor=text).query(),
+    "a user's name": lambda text: NewUser(email="ada@example.org", name=text),
+    "e-mails": email,
+}
+
+STARTS = ("", "x", '"', 'W/"', "00-" + "0" * 32 + "-", "application/", "\r\nx-request-id:", '"a" <')
+REPEATED = (
+    " ",
+    '"',
+    ",",
+    "a",
+    ", ",
+    '" ',
+    '"a",',
+    "a ",
+    "a.",
+    "<",
+    '"<',
+    "W/",
+    "-",
+    "+",
+    ";",
+    "\r\nx-request-id: ",
+    "\n",
+)
+ENDS = ("", "x", '"', "@example.org")
+
+
+def seconds(read: Callable[[str], object], text: str) -> float:
+    """Of the processor, at best."""
+
+    def once() -> float:
+        started = time.process_time()
+        with contextlib.suppress(Problem, ValidationError):
+            read(text)
+        return time.process_time() - started
+
+    return min(once() for _ in range(3))
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_twice_the_input_takes_no_more_than_twice_the_time(reader: str) -> None:
+    """Doubled three times, with room for noise: what takes quadratic time needs 64 times as much."""
+    read, size = READERS[reader], SIZE_OF.get(reader, SIZE)
+    for start, repeated, end in itertools.product(STARTS, REPEATED, ENDS):
+
+        def text(size: int, start: str = start, repeated: str = repeated, end: str = end) -> str:
+            return start + (repeated * size)[:size] + end
+
+        long = seconds(read, text(size * TIMES))
+        if long > LEAST * TIMES * 3:
+            assert long < max(LEAST, seconds(read, text(size))) * TIMES * 3, (start, repeated, end)
+
+
+def test_every_expression_is_among_them() -> None:
+    found = {
+        f"{module.name}.{name}"
+        for module in pkgutil.walk_packages(app.__path__, "app.")
+        for name, value in vars(import_module(module.name)).items()
+        if isinstance(value, re.Pattern) and name not in OPERATORS.get(module.name, ())
+    }
+    assert found <= READERS.keys()
