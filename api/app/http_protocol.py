@@ -30,8 +30,8 @@ _REQUEST_ID = re.compile(rb"\r\nx-request-id: ?([^\r\n]{1,128})\r\n", re.IGNOREC
 class HttpProtocol(OneWriteProtocol):
     """What Gunicorn's workers speak.
 
-    uvicorn's parser takes a message that asks for an upgrade to end with its headers, and its body for the next request.
-    HTTP lets a server ignore the wish: such a message is read a second time, without it.
+    The parser takes a message that asks for an upgrade to end with its headers, and its body for the next request. HTTP
+    lets a server ignore the wish: such a message is read a second time, without it.
     """
 
     _over = False

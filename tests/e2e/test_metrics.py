@@ -22,7 +22,8 @@ from sluice import metrics
         "/metrics", "//metrics", "/metrics/", "/metrics//", "/%6detrics", "/./metrics", "/users/../metrics",
         "/metrics?x=1", "/metrics/x", "/users/..%2fmetrics", "/users/%2e%2e/metrics", "/%2fmetrics", "/metrics%0a",
         "/metrics%0d", "/metrics;x", "/metrics%3Bx", "/metrics%20", "/metrics#x", "/x#/../metrics", "/%256detrics",
-        "/METRICS", "/metrics%3Fx", "http://localhost/metrics", "http://x/users/../metrics", "HTTP://x//%6detrics", "/pool/control", "/pool/control/", "/pool//control", "/pool/%63ontrol",
+        "/METRICS", "/metrics%3Fx", "http://localhost/metrics", "http://x/users/../metrics", "HTTP://x//%6detrics",
+        "/pool/control", "/pool/control/", "/pool//control", "/pool/%63ontrol",
     ],
 )  # fmt: skip
 def test_operators_paths_are_not_reachable_through_nginx(stack: Stack, path: str) -> None:

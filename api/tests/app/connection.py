@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -31,7 +31,7 @@ async def served(app: ASGIApp, protocol: type[HttpToolsProtocol], **options: Any
             await loop.sock_connect(client, server.sockets[0].getsockname())
             yield client
         for connection in tuple(state.connections):
-            cast("asyncio.Transport", connection.transport).abort()
+            connection.transport.abort()
 
 
 async def ask(client: socket.socket, path: str, *headers: str) -> None:
