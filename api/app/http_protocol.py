@@ -88,8 +88,8 @@ class HttpProtocol(OneWriteProtocol):
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return
-        self.cycle.more_body = False  # also after an early answer
-        super().on_message_complete()
+        self.cycle.more_body = False  # uvicorn leaves it after an early answer
+        self.cycle.message_event.set()
 
     def _should_upgrade(self) -> bool:
         """Whether a route is made for the upgrade that is asked for: there is none yet."""

@@ -35,7 +35,7 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 LAST_ANSWER = ((b"connection", b"close"),)
-"""After a request to be upgraded, since plain `uvicorn` takes its body for the next one. `HttpProtocol` hides the header."""
+"""After a request to be upgraded: plain `uvicorn` takes its body for the next one. `HttpProtocol` hides the header."""
 
 
 class Context:

@@ -65,7 +65,7 @@ case ${SLUICE_ADDRESS:-127.0.0.1} in
 esac
 
 mkdir -p $conf/locations $run/logs
-cp "$here/../nginx.conf" "$here/../mime_types.conf" "$here"/*.conf "$here/${SLUICE_LISTEN:-plain}"/*.conf $conf/
+cp "$here/../nginx.conf" "$here/../mime_types.conf" "$here/../problem.conf" "$here"/*.conf "$here/${SLUICE_LISTEN:-plain}"/*.conf $conf/
 mv $conf/grafana.conf $conf/again.conf $conf/locations/
 ln -sf /dev/stdout $run/logs/nginx-access.log
 upstream >"$conf/upstream.conf"

@@ -37,7 +37,7 @@ def _nginx(layout: Layout, settings: Settings) -> None:
         shutil.rmtree(logs)
     if not logs.is_symlink():
         logs.symlink_to(layout.logs)
-    for name in ("nginx.conf", "mime_types.conf"):
+    for name in ("nginx.conf", "mime_types.conf", "problem.conf"):
         shutil.copyfile(ROOT / "nginx" / name, folder / "conf" / name)
     locations = folder / "conf" / "locations"
     shutil.rmtree(locations, ignore_errors=True)

@@ -79,7 +79,11 @@ async def read_user(request: Request) -> Response:
 
 
 @router.post(
-    "", status_code=201, response_model=User, dependencies=PROTECTED, responses=documented(401, 409, 413, 422, 503, 504)
+    "",
+    status_code=201,
+    response_model=User,
+    dependencies=PROTECTED,
+    responses=documented(401, 409, 413, 415, 422, 503, 504),
 )
 async def create_user(request: Request, new: NewUser) -> Response:
     """Create a user. `Location` says where it is, `ETag` its version."""
@@ -94,7 +98,7 @@ async def create_user(request: Request, new: NewUser) -> Response:
     dependencies=PROTECTED,
     responses={
         207: {"model": BulkOutcome, "description": "Some were not created"},
-        **documented(401, 413, 422, 503, 504),
+        **documented(401, 413, 415, 422, 503, 504),
     },
 )
 async def create_users(
@@ -127,7 +131,7 @@ async def list_users(request: Request, listing: Annotated[Listing, Query()]) -> 
     "/{id}",
     response_model=User,
     dependencies=PROTECTED,
-    responses=documented(400, 401, 404, 409, 412, 413, 422, 428, 503, 504),
+    responses=documented(400, 401, 404, 409, 412, 413, 415, 422, 428, 503, 504),
 )
 async def update_user(request: Request, user_id: UserId, change: UserChange, if_match: IfMatch = None) -> Response:
     """Change some fields, unless somebody else changed the user meanwhile: If-Match names the version you saw."""
