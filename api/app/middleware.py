@@ -34,6 +34,7 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
+CLOSE = {"Connection": "close"}
 LAST_ANSWER = ((b"connection", b"close"),)
 """After a request to be upgraded: plain `uvicorn` takes its body for the next one. `HttpProtocol` hides the header."""
 
@@ -148,7 +149,10 @@ class Deadline:
 
 
 class BodyLimit:
-    """Refuses bodies of more than `limit` bytes: at once where their length is announced, else when they reach it."""
+    """Refuses bodies of more than `limit` bytes: at once where their length is announced, else when they reach it.
+
+    So are those in chunks of something else, which nothing here would unpack.
+    """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app = app
@@ -158,7 +162,10 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        announced = header(scope, b"content-length")
+        headers = dict(reversed(scope["headers"]))
+        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+            raise Problem(problems.NOT_IMPLEMENTED, "Transfer-Encoding: allowed is chunked", headers=CLOSE)
+        announced = headers.get(b"content-length")
         if announced is not None and announced.isdigit() and int(announced) > self._limit:
             raise self._refusal()
         read = 0
@@ -179,5 +186,5 @@ class BodyLimit:
         return Problem(
             problems.CONTENT_TOO_LARGE,
             f"allowed are bodies of at most {self._limit} bytes",
-            headers={"Connection": "close"},
+            headers=CLOSE,
         )

@@ -240,9 +240,3 @@ async def test_a_body_of_another_kind_is_refused(http: httpx.AsyncClient, header
 async def test_a_body_that_is_missing_is_not_of_another_kind(http: httpx.AsyncClient) -> None:
     answer = await http.post("/users", headers=KEY)
     assert (answer.status_code, answer.json()["errors"][0]["type"]) == (422, "missing")
-
-
-async def test_a_transfer_encoding_that_is_unknown_is_refused(http: httpx.AsyncClient) -> None:
-    headers = {"Content-Type": "application/json", "Transfer-Encoding": "gzip, chunked"}
-    answer = await http.post("/users", content=JSON, headers=headers | KEY)
-    assert (answer.status_code, answer.json()["type"]) == (501, "/problems/not-implemented")

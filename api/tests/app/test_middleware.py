@@ -171,6 +171,16 @@ async def test_a_chunked_body_is_refused_when_it_is_too_long(app: FastAPI, clien
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize("encoding", ["gzip, chunked", "gzip", "identity", "x"])
+async def test_chunks_of_something_else_are_refused(app: FastAPI, client: Client, encoding: str) -> None:
+    async with client(app) as http:
+        headers = {"Content-Type": "application/json", "Transfer-Encoding": encoding}
+        answers = [await http.post("/echo", content=b"{}", headers=headers), await http.get("/budget", headers=headers)]
+    for answer in answers:
+        assert (answer.status_code, answer.json()["type"]) == (501, "/problems/not-implemented")
+        assert answer.headers["connection"] == "close"
+
+
 async def test_a_chunked_body_within_the_limit_is_read(app: FastAPI, client: Client) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         yield b'{"a": '
