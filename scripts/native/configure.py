@@ -44,7 +44,9 @@ def _nginx(layout: Layout, settings: Settings) -> None:
     locations.mkdir()
     if grafana_server.installed():
         address = f"http://127.0.0.1:{layout.grafana.number}"
-        _write(locations, {"grafana.conf": f"location /grafana/ {{\n  proxy_pass {address};\n}}\n"})
+        page = f"location /grafana/ {{\n  proxy_pass {address};\n}}\n"
+        live = f"location = /grafana/api/live/ws {{\n  set $upgrade $http_upgrade;\n  proxy_pass {address};\n}}\n"
+        _write(locations, {"grafana.conf": page + live})
     api = f"127.0.0.1:{layout.api.number}"
     host = "127.0.0.1:" if settings.api_key is None else ""
     user = "user nobody nogroup;\n" if os.getuid() == 0 else ""

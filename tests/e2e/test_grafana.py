@@ -17,7 +17,8 @@ import http.server, json, os, sys
 
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        body = json.dumps({{"path": self.path, "arguments": sys.argv[1:], "environment": dict(os.environ)}}).encode()
+        told = {{"path": self.path, "arguments": sys.argv[1:], "environment": dict(os.environ)}}
+        body = json.dumps({{**told, "upgrade": self.headers["Upgrade"]}}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -63,6 +64,16 @@ def test_a_grafana_on_path_shows_the_same_dashboards_behind_nginx(stack: Stack, 
     seen = [*grafana["arguments"], *given.values(), grafana["told"]]
     seen += [word for process in stack.processes() for word in process.cmdline()]
     assert not any(password.read_text() in text for text in seen)
+
+
+def test_only_its_websocket_may_be_upgraded(stack: Stack, grafana: dict[str, Any]) -> None:
+    def upgrade(path: str) -> str | None:
+        answer = stack.http.get(path, headers={"Connection": "upgrade", "Upgrade": "websocket"})
+        passed_on: str | None = answer.json()["upgrade"]
+        return passed_on
+
+    assert upgrade("/grafana/api/live/ws") == "websocket"
+    assert upgrade("/grafana/api/health") is None
 
 
 def test_without_one_there_is_none(stack: Stack) -> None:
