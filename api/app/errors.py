@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
@@ -30,6 +31,7 @@ from starlette.responses import Response
 
 from app import problems
 from app.problems import Kind, Problem
+from app.routing import allowed
 from sluice.errors import DeadlineExceeded, PoolUnavailable, QueueFull, QueueTimeout
 
 # https://github.com/mongodb/specifications/blob/master/source/server-discovery-and-monitoring/
@@ -143,7 +145,12 @@ def install(app: FastAPI) -> None:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
-    return problems.response(request, problem_of(error, request.method))
+    problem = problem_of(error, request.method)
+    if problem.status_code == HTTPStatus.METHOD_NOT_ALLOWED and request.method not in (
+        methods := allowed(request.scope)
+    ):
+        problem.headers = {"Allow": ", ".join(methods)}  # the framework names those of one route
+    return problems.response(request, problem)
 
 
 def _fields(error: RequestValidationError) -> list[dict[str, str]]:

@@ -16,7 +16,7 @@ from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentato
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import worker_slot
-from app.routing import NO_ROUTE, template
+from app.routing import METHODS, NO_ROUTE, template
 from app.settings import Settings
 from app.single_flight import SingleFlight
 from sluice.metrics import SluiceCollector
@@ -26,6 +26,7 @@ router = APIRouter(include_in_schema=False)
 REQUESTS = "http_requests_total"
 DURATION = "http_request_duration_seconds"
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+OTHER_METHOD = "_OTHER"
 UNMEASURED = ("/metrics", "/health")
 """Paths that would only blur how long callers wait."""
 
@@ -91,8 +92,11 @@ def _instrumentation() -> Callable[[Info], None]:
     def measure(info: Info) -> None:
         labels = (info.method, info.modified_status, info.modified_handler)
         found = children.get(labels)
+        if found is None and info.method not in METHODS:  # a caller may invent as many as it likes
+            labels = (OTHER_METHOD, *labels[1:])
+            found = children.get(labels)
         if found is None:
-            found = children[labels] = (requests.labels(*labels), duration.labels(info.method, info.modified_handler))
+            found = children[labels] = (requests.labels(*labels), duration.labels(labels[0], labels[2]))
         found[0].inc()
         found[1].observe(info.modified_duration)
 
