@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app import errors, health, logs, metrics, routing, stats
+from app import cors, errors, health, logs, metrics, routing, stats
 from app.access_log import AccessLog
 from app.lifespan import lifespan
 from app.middleware import BodyLimit, Context, Deadline, Problems
@@ -55,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(Deadline, seconds=settings.request_timeout_ms / 1000)
     app.add_middleware(Problems)
+    cors.install(app, settings.cors_origins)
     metrics.install(app, settings)
     app.add_middleware(Context, access_log=AccessLog(settings.access_log))
     return app

@@ -3,8 +3,8 @@ there is GET, OPTIONS everywhere, a slash too many or too few, and where `/` lea
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, get_type_hints
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Protocol, get_type_hints
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
@@ -16,6 +16,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 NO_ROUTE = "none"
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE")
+
+
+class Handle(Protocol):
+    """An application that answers in a coroutine, as a router does."""
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]: ...
 
 
 def template(scope: Scope) -> str:
@@ -74,7 +80,7 @@ def _methods(scope: Scope, routes: Iterable[BaseRoute]) -> set[str]:
     return found
 
 
-def _with_head_and_options(route: ASGIApp) -> ASGIApp:
+def _with_head_and_options(route: Handle) -> Handle:
     async def head(scope: Scope, receive: Receive, send: Send) -> None:
         served = _served(scope)
         if "HEAD" in served or "GET" not in served:
@@ -98,7 +104,7 @@ def _with_head_and_options(route: ASGIApp) -> ASGIApp:
         _note_route(scope, scope)
         await Response(None, 204, {"Allow": ", ".join(allowed(scope))})(scope, receive, send)
 
-    def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    def dispatch(scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """No coroutine of its own, since every request comes by."""
         method = scope.get("method")
         answer = head if method == "HEAD" else options if method == "OPTIONS" else route
