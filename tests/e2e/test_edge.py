@@ -1,5 +1,7 @@
-"""What clients, browsers and proxies meet at nginx: methods, redirects, CORS, whose address counts, and when it is safe to
-repeat. nginx as up.sh configures it, before Gunicorn that has no MongoDB, or before something that only notes requests."""
+"""What clients, browsers and proxies meet at nginx: methods, redirects, CORS, whose address counts, what is repeatable.
+
+nginx as up.sh configures it, before Gunicorn that has no MongoDB, or before something that only notes requests.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,10 @@ PREFLIGHT = {
 
 def make_layout(home: Path) -> Layout:
     first = free_ports_in_a_row(9)
-    ports = [Port(f"{number}", first + number) for number in range(9)]
-    return Layout(home, *ports[:5], mongo=(ports[5], ports[6], ports[7]), grafana=ports[8])
+    http, api, status, exporter, prometheus, grafana, *mongo = (
+        Port(f"{port}", port) for port in range(first, first + 9)
+    )
+    return Layout(home, http, api, status, exporter, prometheus, (mongo[0], mongo[1], mongo[2]), grafana)
 
 
 @contextmanager
@@ -300,7 +304,7 @@ def container(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[
     first = free_ports_in_a_row(4)
     http, tls, api, status = range(first, first + 4)
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
-    pem = ["-keyout", tmp_path / "privkey.pem", "-out", tmp_path / "fullchain.pem"]
+    pem = ["-keyout", str(tmp_path / "privkey.pem"), "-out", str(tmp_path / "fullchain.pem")]
     subprocess.run([*command.split(), *pem], check=True, capture_output=True)
     user = "user root;\n" if os.getuid() == 0 else ""
     for name, changes in {

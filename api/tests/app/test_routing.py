@@ -220,3 +220,15 @@ async def test_a_root_of_ones_own_comes_first(app: FastAPI, http: httpx.AsyncCli
 async def test_the_root_knows_its_prefix(app: FastAPI, http: httpx.AsyncClient) -> None:
     app.root_path = "/prefix"
     assert (await http.get("/prefix/")).headers["location"] == "/prefix/docs"
+
+
+async def test_without_origins_nothing_is_added_and_with_any_every_page_may_read(
+    settings: Callable[..., Settings], client: Client
+) -> None:
+    asked = {"Origin": "https://anybody.example", "Access-Control-Request-Method": "GET"}
+    for origins, layers in (("", 0), ("*", 1)):
+        app = create_app(settings(mongodb_url="mongodb://127.0.0.1:1/", cors_origins=origins))
+        assert sum(issubclass(layer.cls, CORSMiddleware) for layer in app.user_middleware) == layers  # type: ignore[arg-type]
+        async with client(app) as http:
+            for answer in (await http.options("/users", headers=asked), await http.get("/docs", headers=asked)):
+                assert answer.headers.get_list("access-control-allow-origin") == ["*"] * layers
