@@ -35,11 +35,6 @@ read_timeout() {
   echo $(((request > worker ? request : worker) + 5))
 }
 
-# items LIST: what stands between its commas, one per line. The API checks each.
-items() {
-  echo "$1" | tr ',' '\n' | sed 's/ //g; /^$/d'
-}
-
 apply() {
   mv "$conf/upstream.draft" "$conf/upstream.conf"
   nginx -p $run -c $conf/nginx.conf -s reload
@@ -74,23 +69,7 @@ cp "$here/../nginx.conf" "$here/../mime_types.conf" "$here"/*.conf "$here/${SLUI
 mv $conf/grafana.conf $conf/again.conf $conf/locations/
 ln -sf /dev/stdout $run/logs/nginx-access.log
 upstream >"$conf/upstream.conf"
-proxies=none
-if [ -n "${TRUSTED_PROXIES:-}" ]; then
-  proxies=trusted
-  if ! nginx -V 2>&1 | grep -q http_realip_module; then
-    echo "nginx: TRUSTED_PROXIES=$TRUSTED_PROXIES needs http_realip_module, which this nginx lacks" >&2
-    exit 1
-  fi
-fi
-cp "$here/../proxies/$proxies.conf" $conf/proxies.conf
-items "${TRUSTED_PROXIES:-}" | sed 's/.*/set_real_ip_from &;/' >$conf/set_real_ip_from.conf
-items "${TRUSTED_PROXIES:-}" | sed 's/.*/& 1;/' >$conf/proxies_list.conf
-items "${CORS_ORIGINS:-}" | sed 's/.*/"1 &" "&";/; s/^"1 \*".*/"~^1 ." "*";/' >$conf/cors_origins.conf
-case ${SLUICE_HTTPS_PORT:-443} in
-  443) port= ;;
-  *) port=:$SLUICE_HTTPS_PORT ;;
-esac
-echo "return 308 https://\$host$port\$request_uri;" >"$conf/to_https.conf"
+"$here/../edge.sh" $conf
 body=${MAX_BODY_BYTES:-1048576}
 cat >$conf/limits.conf <<END
 client_max_body_size $body;      # MAX_BODY_BYTES

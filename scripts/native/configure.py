@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import grafana_server
-from install import find
+from install import SYSTEM_PATH
 from layout import ROOT, Layout, StackError
 from programs import FILES, supervisord
 
@@ -41,9 +41,7 @@ def _nginx(layout: Layout, settings: Settings) -> None:
         logs.symlink_to(layout.logs)
     for name in ("nginx.conf", "mime_types.conf"):
         shutil.copyfile(ROOT / "nginx" / name, folder / "conf" / name)
-    proxies = "trusted.conf" if settings.trusted_proxies else "none.conf"
-    shutil.copyfile(ROOT / "nginx" / "proxies" / proxies, folder / "conf" / "proxies.conf")
-    _check_proxies(settings)
+    _edge(folder / "conf", settings)
     locations = folder / "conf" / "locations"
     shutil.rmtree(locations, ignore_errors=True)
     locations.mkdir()
@@ -66,11 +64,6 @@ def _nginx(layout: Layout, settings: Settings) -> None:
             f"client_body_buffer_size {settings.max_body_bytes};  # so that no body touches a disk\n"
             f"proxy_read_timeout {seconds:.0f}s;  # above REQUEST_TIMEOUT_MS and TIMEOUT\n"
             "proxy_next_upstream_tries 3;  # an idle connection that the API has just closed doesn't count\n",
-            "set_real_ip_from.conf": "".join(f"set_real_ip_from {each};\n" for each in settings.trusted_proxies),
-            "proxies_list.conf": "".join(f"{each} 1;\n" for each in settings.trusted_proxies),
-            "cors_origins.conf": "".join(
-                '"~^1 ." "*";\n' if origin == "*" else f'"1 {origin}" "{origin}";\n' for origin in settings.cors_origins
-            ),
             "in_progress.conf": f"limit_conn in_progress {settings.max_requests_in_progress * settings.workers};\n",
             # A stopping worker closes many idle connections at once, and nginx tries each entry at most once per
             # request. max_fails=0: the only address there is must not be taken out of service.
@@ -81,15 +74,16 @@ def _nginx(layout: Layout, settings: Settings) -> None:
     )
 
 
-def _check_proxies(settings: Settings) -> None:
-    """Raises `StackError` for trusted proxies where nginx couldn't take their word."""
-    if not settings.trusted_proxies:
-        return
-    nginx = find("nginx") or "nginx"
-    built = subprocess.run([nginx, "-V"], capture_output=True, text=True, check=False).stderr
-    if "http_realip_module" not in built:
-        given = ",".join(map(str, settings.trusted_proxies))
-        raise StackError(f"TRUSTED_PROXIES={given} needs http_realip_module, which {nginx} lacks")
+def _edge(folder: Path, settings: Settings) -> None:
+    """Raises `StackError` for proxies whose word this nginx can't take."""
+    lists = {
+        "TRUSTED_PROXIES": ",".join(map(str, settings.trusted_proxies)),
+        "CORS_ORIGINS": ",".join(settings.cors_origins),
+    }
+    command = ["sh", str(ROOT / "nginx" / "edge.sh"), str(folder)]
+    done = subprocess.run(command, env={"PATH": SYSTEM_PATH, **lists}, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise StackError(done.stderr.strip())
 
 
 def _prometheus(layout: Layout) -> None:
