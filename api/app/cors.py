@@ -12,8 +12,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app import problems
+from app.methods import METHODS
 from app.problems import Problem
-from app.routing import METHODS
 
 EXPOSED = (
     "Allow",

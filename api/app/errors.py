@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
@@ -30,8 +29,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app import problems
+from app.methods import allowed
 from app.problems import Kind, Problem
-from app.routing import allowed
 from sluice.errors import DeadlineExceeded, PoolUnavailable, QueueFull, QueueTimeout
 
 # https://github.com/mongodb/specifications/blob/master/source/server-discovery-and-monitoring/
@@ -146,10 +145,9 @@ def install(app: FastAPI) -> None:
 
 async def _answer(request: Request, error: Exception) -> Response:
     problem = problem_of(error, request.method)
-    if problem.status_code == HTTPStatus.METHOD_NOT_ALLOWED and request.method not in (
-        methods := allowed(request.scope)
-    ):
-        problem.headers = {"Allow": ", ".join(methods)}  # the framework names those of one route
+    methods = allowed(request.scope) if problem.status_code == 405 else []
+    if methods and request.method not in methods:  # a route may refuse one itself
+        problem.headers = {"Allow": ", ".join(methods)}  # the framework knows those of one route
     return problems.response(request, problem)
 
 

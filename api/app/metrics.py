@@ -16,7 +16,8 @@ from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentato
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import worker_slot
-from app.routing import METHODS, NO_ROUTE, template
+from app.methods import METHODS, OTHER_METHOD
+from app.routing import NO_ROUTE, template
 from app.settings import Settings
 from app.single_flight import SingleFlight
 from sluice.metrics import SluiceCollector
@@ -26,7 +27,6 @@ router = APIRouter(include_in_schema=False)
 REQUESTS = "http_requests_total"
 DURATION = "http_request_duration_seconds"
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-OTHER_METHOD = "_OTHER"
 UNMEASURED = ("/metrics", "/health")
 """Paths that would only blur how long callers wait."""
 
@@ -76,7 +76,10 @@ class HttpMetrics(PrometheusInstrumentatorMiddleware):
             if handler == NO_ROUTE:  # refused before the routes were asked, or there's none
                 found, is_templated = self._get_handler(request)
                 handler = found if is_templated else NO_ROUTE
-            info = Info(request, None, scope["method"], handler, f"{status // 100}xx", seconds)
+            method = scope["method"]
+            if status >= 400 and method not in METHODS:  # a caller may invent as many as it likes
+                method = OTHER_METHOD
+            info = Info(request, None, method, handler, f"{status // 100}xx", seconds)
             for instrumentation in self.instrumentations:
                 instrumentation(info)
 
@@ -92,11 +95,8 @@ def _instrumentation() -> Callable[[Info], None]:
     def measure(info: Info) -> None:
         labels = (info.method, info.modified_status, info.modified_handler)
         found = children.get(labels)
-        if found is None and info.method not in METHODS:  # a caller may invent as many as it likes
-            labels = (OTHER_METHOD, *labels[1:])
-            found = children.get(labels)
         if found is None:
-            found = children[labels] = (requests.labels(*labels), duration.labels(labels[0], labels[2]))
+            found = children[labels] = (requests.labels(*labels), duration.labels(info.method, info.modified_handler))
         found[0].inc()
         found[1].observe(info.modified_duration)
 

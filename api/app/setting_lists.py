@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
 
 Network = IPv4Network | IPv6Network
-
-ORIGINS = (
-    "* alone, or origins as browsers send them, separated by commas: scheme://host or scheme://host:port in lower case,"
-    " without a path or the scheme's own port"
-)
-NETWORKS = "addresses and networks, separated by commas, such as 10.0.0.0/8, and none that is everybody"
 
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?")
 _OWN_PORT = {"http": 80, "https": 443}
 
 
-def origins(given: object) -> tuple[str, ...]:
+def _origins(given: object) -> tuple[str, ...]:
     """What `CORS_ORIGINS` lists. Raises `ValueError` for what no browser would send: it would never match."""
     items = _items(given)
     if items == ("*",):
@@ -30,7 +28,7 @@ def origins(given: object) -> tuple[str, ...]:
     return items
 
 
-def networks(given: object) -> tuple[Network, ...]:
+def _networks(given: object) -> tuple[Network, ...]:
     """What `TRUSTED_PROXIES` lists. Raises `ValueError`, also for 0.0.0.0/0: anybody could then be anybody."""
     found = tuple(ip_network(item) for item in _items(given))
     for network in found:
@@ -43,3 +41,24 @@ def _items(given: object) -> tuple[str, ...]:
     """The items of a comma-separated text, without blanks and repetitions."""
     parts = given.split(",") if isinstance(given, str) else map(str, given) if isinstance(given, tuple | list) else ()
     return tuple(dict.fromkeys(item for part in parts if (item := part.strip())))
+
+
+Origins = Annotated[
+    tuple[str, ...],
+    NoDecode,
+    BeforeValidator(_origins),
+    Field(
+        default_factory=tuple,
+        description="* alone, or origins as browsers send them, separated by commas: scheme://host or scheme://host:port"
+        " in lower case, without a path or the scheme's own port",
+    ),
+]
+Networks = Annotated[
+    tuple[Network, ...],
+    NoDecode,
+    BeforeValidator(_networks),
+    Field(
+        default_factory=tuple,
+        description="addresses and networks, separated by commas, such as 10.0.0.0/8, and none that is everybody",
+    ),
+]

@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.mongodb_url import masked, options_of, secrets_of
 from app.setting_errors import SettingsError, describe
-from app.setting_lists import NETWORKS, ORIGINS, Network, networks, origins
+from app.setting_lists import Networks, Origins
 from sluice.budget import Demand, largest_pool
 from sluice.options import Driver, Options
 
@@ -97,12 +97,8 @@ class Settings(BaseSettings):
     api_key_file: Path | None = None
     max_body_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 1 << 20
     max_requests_in_progress: Count = 300
-    cors_origins: Annotated[
-        tuple[str, ...], NoDecode, BeforeValidator(origins), Field(default_factory=tuple, description=ORIGINS)
-    ]
-    trusted_proxies: Annotated[
-        tuple[Network, ...], NoDecode, BeforeValidator(networks), Field(default_factory=tuple, description=NETWORKS)
-    ]
+    cors_origins: Origins
+    trusted_proxies: Networks
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_format: Literal["text", "json"] = "text"

@@ -67,9 +67,9 @@ esac
 mkdir -p $conf/locations $run/logs
 cp "$here/../nginx.conf" "$here/../mime_types.conf" "$here"/*.conf "$here/${SLUICE_LISTEN:-plain}"/*.conf $conf/
 mv $conf/grafana.conf $conf/again.conf $conf/locations/
+"$here/../edge.sh" $conf
 ln -sf /dev/stdout $run/logs/nginx-access.log
 upstream >"$conf/upstream.conf"
-"$here/../edge.sh" $conf
 body=${MAX_BODY_BYTES:-1048576}
 cat >$conf/limits.conf <<END
 client_max_body_size $body;      # MAX_BODY_BYTES

@@ -13,7 +13,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from starlette.middleware.cors import CORSMiddleware
 
 from app.main import create_app
-from app.routing import METHODS
+from app.methods import METHODS
 from app.settings import Settings
 from tests.app.conftest import Client
 
