@@ -77,7 +77,7 @@ class HttpMetrics(PrometheusInstrumentatorMiddleware):
                 found, is_templated = self._get_handler(request)
                 handler = found if is_templated else NO_ROUTE
             method = scope["method"]
-            if status >= 400 and method not in METHODS:  # a caller may invent as many as it likes
+            if status >= 300 and method not in METHODS:  # a caller may invent as many as it likes
                 method = OTHER_METHOD
             info = Info(request, None, method, handler, f"{status // 100}xx", seconds)
             for instrumentation in self.instrumentations:

@@ -11,6 +11,7 @@ import pytest_asyncio
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Message
 
 from app.main import create_app
 from app.methods import METHODS
@@ -158,6 +159,7 @@ async def test_metrics_know_the_route_and_no_invented_method(http: httpx.AsyncCl
     await http.options(ANYONE)
     for number in range(3):
         await http.request(f"BREW{number}", "/users")
+        await http.request(f"BREW{number}", "/users/")
         await http.get(f"/users/{number}/")
     lines = (await http.get("/metrics")).text.splitlines()
     counted = {line for line in lines if line.startswith("http_requests_total{")}
@@ -165,6 +167,7 @@ async def test_metrics_know_the_route_and_no_invented_method(http: httpx.AsyncCl
         'http_requests_total{handler="/users/{id}",method="HEAD",status="5xx"} 1.0',
         'http_requests_total{handler="/users/{id}",method="OPTIONS",status="2xx"} 1.0',
         'http_requests_total{handler="/users",method="_OTHER",status="4xx"} 3.0',
+        'http_requests_total{handler="/users",method="_OTHER",status="3xx"} 3.0',
         'http_requests_total{handler="/users/{id}",method="GET",status="3xx"} 3.0',
     }
 
@@ -232,3 +235,18 @@ async def test_without_origins_nothing_is_added_and_with_any_every_page_may_read
         async with client(app) as http:
             for answer in (await http.options("/users", headers=asked), await http.get("/docs", headers=asked)):
                 assert answer.headers.get_list("access-control-allow-origin") == ["*"] * layers
+
+
+async def test_a_websocket_that_nobody_serves_is_refused(app: FastAPI) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    for path in ("/", "/users/", "/nowhere"):
+        scope = {"type": "websocket", "path": path, "query_string": b"", "headers": [], "subprotocols": []}
+        await app(scope, receive, send)
+    assert [message["type"] for message in sent] == ["websocket.close"] * 3
