@@ -29,6 +29,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app import problems
+from app.methods import allowed
 from app.problems import Kind, Problem
 from sluice.errors import DeadlineExceeded, PoolUnavailable, QueueFull, QueueTimeout
 
@@ -143,7 +144,11 @@ def install(app: FastAPI) -> None:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
-    return problems.response(request, problem_of(error, request.method))
+    problem = problem_of(error, request.method)
+    methods = allowed(request.scope) if problem.status_code == 405 else []
+    if methods and request.method not in methods:  # a route may refuse one itself
+        problem.headers = {"Allow": ", ".join(methods)}  # the framework knows those of one route
+    return problems.response(request, problem)
 
 
 def _fields(error: RequestValidationError) -> list[dict[str, str]]:

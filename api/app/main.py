@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app import errors, health, logs, metrics, stats
+from app import cors, errors, health, logs, methods, metrics, redirects, stats
 from app.access_log import AccessLog
 from app.lifespan import lifespan
 from app.middleware import BodyLimit, Context, Deadline, Problems
@@ -45,6 +45,8 @@ def create_app(settings: Settings) -> FastAPI:
     # `include_router` would match each request and hand it on twice: a tenth of what a point read costs. The resources
     # come first, before the documentation, since routes are tried in order.
     app.router.routes[:0] = [route for router in routers for route in router.routes]
+    methods.install(app)
+    redirects.install(app)
     cache = settings.stats_cache_ms / 1000
     errors.install(app)
     health.install(app, cache)
@@ -54,6 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(Deadline, seconds=settings.request_timeout_ms / 1000)
     app.add_middleware(Problems)
+    cors.install(app, settings.cors_origins)
     metrics.install(app, settings)
     app.add_middleware(Context, access_log=AccessLog(settings.access_log))
     return app

@@ -16,6 +16,7 @@ from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentato
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import worker_slot
+from app.methods import METHODS, OTHER_METHOD
 from app.routing import NO_ROUTE, template, under
 from app.settings import Settings
 from app.single_flight import SingleFlight
@@ -75,7 +76,10 @@ class HttpMetrics(PrometheusInstrumentatorMiddleware):
             if handler == NO_ROUTE:  # refused before the routes were asked, or there's none
                 found, is_templated = self._get_handler(request)
                 handler = found if is_templated else NO_ROUTE
-            info = Info(request, None, scope["method"], handler, f"{status // 100}xx", seconds)
+            method = scope["method"]
+            if status >= 300 and method not in METHODS:  # a caller may invent as many as it likes
+                method = OTHER_METHOD
+            info = Info(request, None, method, handler, f"{status // 100}xx", seconds)
             for instrumentation in self.instrumentations:
                 instrumentation(info)
 

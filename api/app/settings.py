@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.mongodb_url import masked, options_of, secrets_of
 from app.setting_errors import SettingsError, describe
+from app.setting_lists import Networks, Origins
 from sluice.budget import Demand, largest_pool
 from sluice.options import Driver, Options
 
@@ -96,6 +97,8 @@ class Settings(BaseSettings):
     api_key_file: Path | None = None
     max_body_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 1 << 20
     max_requests_in_progress: Count = 300
+    cors_origins: Origins
+    trusted_proxies: Networks
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_format: Literal["text", "json"] = "text"

@@ -67,6 +67,7 @@ esac
 mkdir -p $conf/locations $run/logs
 cp "$here/../nginx.conf" "$here/../mime_types.conf" "$here/../problem.conf" "$here"/*.conf "$here/${SLUICE_LISTEN:-plain}"/*.conf $conf/
 mv $conf/grafana.conf $conf/again.conf $conf/locations/
+"$here/../edge.sh" $conf
 ln -sf /dev/stdout $run/logs/nginx-access.log
 upstream >"$conf/upstream.conf"
 body=${MAX_BODY_BYTES:-1048576}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import grafana_server
-from layout import ROOT, Layout
+from install import SYSTEM_PATH
+from layout import ROOT, Layout, StackError
 from programs import FILES, supervisord
 
 from app.settings import Settings
@@ -39,6 +41,7 @@ def _nginx(layout: Layout, settings: Settings) -> None:
         logs.symlink_to(layout.logs)
     for name in ("nginx.conf", "mime_types.conf", "problem.conf"):
         shutil.copyfile(ROOT / "nginx" / name, folder / "conf" / name)
+    _edge(folder / "conf", settings)
     locations = folder / "conf" / "locations"
     shutil.rmtree(locations, ignore_errors=True)
     locations.mkdir()
@@ -71,6 +74,18 @@ def _nginx(layout: Layout, settings: Settings) -> None:
             "  keepalive_requests 1000000;\n}\n",
         },
     )
+
+
+def _edge(folder: Path, settings: Settings) -> None:
+    """Raises `StackError` for proxies whose word this nginx can't take."""
+    lists = {
+        "TRUSTED_PROXIES": ",".join(map(str, settings.trusted_proxies)),
+        "CORS_ORIGINS": ",".join(settings.cors_origins),
+    }
+    command = ["sh", str(ROOT / "nginx" / "edge.sh"), str(folder)]
+    done = subprocess.run(command, env={"PATH": SYSTEM_PATH, **lists}, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise StackError(done.stderr.strip())
 
 
 def _prometheus(layout: Layout) -> None:

@@ -97,7 +97,7 @@ def test_two_keys_are_refused(production: Project) -> None:
 def test_plain_http_only_redirects(production: Project) -> None:
     answer = httpx.get(f"http://localhost:{production.port + 2}/users?limit=1")
     assert answer.status_code == 308
-    assert answer.headers["Location"] == "https://localhost/users?limit=1"
+    assert answer.headers["Location"] == f"https://localhost:{production.port}/users?limit=1"
 
 
 def test_tls_with_hsts_and_http_2(https: httpx.Client, production: Project) -> None:

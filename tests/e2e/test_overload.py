@@ -14,7 +14,7 @@ PER_WORKER = Settings.model_fields["max_requests_in_progress"].default
 UNFINISHED = b"POST /users HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
 
 
-def test_requests_beyond_the_limit_are_refused_at_once_and_health_never_is(stack: Stack) -> None:
+def test_requests_beyond_the_limit_are_refused_at_once_and_what_operators_ask_never(stack: Stack) -> None:
     address = ("127.0.0.1", stack.layout.http.number)
     with ExitStack() as open_sockets:
         for _ in range(PER_WORKER * len(stack.workers())):
@@ -27,7 +27,8 @@ def test_requests_beyond_the_limit_are_refused_at_once_and_health_never_is(stack
         assert refused.headers["retry-after"] == "1"
         assert refused.elapsed.total_seconds() < 1
         assert stack.http.post("/users", json={}).json()["type"] == "/problems/busy"
-        assert stack.http.get("/health/ready").status_code == 200
+        for path in ("/health/ready", "/connection-stats"):
+            assert stack.http.get(path).status_code == 200
     until(lambda: stack.http.get("/users", params={"limit": 1}).status_code == 200, 5)
 
 

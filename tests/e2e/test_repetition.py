@@ -75,7 +75,7 @@ def nginx(stack: Stack, api: Deaf, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("method", "times"), [("GET", 3), ("HEAD", 3), ("POST", 1), ("PUT", 1), ("PATCH", 1), ("DELETE", 1)]
+    ("method", "times"), [("GET", 3), ("HEAD", 3), ("OPTIONS", 3), ("POST", 1), ("PUT", 1), ("PATCH", 1), ("DELETE", 1)]
 )
 def test_only_what_reads_is_sent_a_second_time(nginx: str, api: Deaf, method: str, times: int) -> None:
     answer = httpx.request(method, f"{nginx}/users")

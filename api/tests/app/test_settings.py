@@ -78,6 +78,28 @@ def test_a_dotenv_file_is_read(tmp_path: Path) -> None:
         ("MONGODB_DRIVER", "mongoose", "pymongo or motor"),
         ("LOG_FORMAT", "xml", "text or json"),
         ("PRELOAD", "maybe", "true or false"),
+        *(
+            ("CORS_ORIGINS", origin, "* alone, or origins as browsers send them")
+            for origin in (
+                "https://app.example.org/",
+                "app.example.org",
+                "https://App.example.org",
+                "https://app.example.org:443",
+                "http://app.example.org:80",
+                "https://app.example.org:70000",
+                "https://user@app.example.org",
+                "https://*.example.org",
+                "https://m\u00fcnchen.example",
+                "null",
+                "*,https://app.example.org",
+                "https://app.example.org https://b.example.org",
+                'https://a";',
+            )
+        ),
+        *(
+            ("TRUSTED_PROXIES", proxy, "addresses and networks")
+            for proxy in ("traefik", "10.0.0.1/8", "10.0.0.0/33", "0.0.0.0/0", "::/0", "10.0.0.1;", "fe80::1%eth0")
+        ),
         ("DATABASE_NAME", "a b", r'1 to 63 characters, none of / \ . " $ * < > : | ? and space'),
         ("CONNECTION_BUDGET", "-5", "a whole number from 1 to"),
         ("API_KEY_FILE", "/does/not/exist", "a readable file"),
@@ -221,3 +243,18 @@ def test_a_wrong_setting_stops_the_start_in_one_line(
     assert ended.returncode not in (0, 3, 4)
     assert len(ended.stderr.splitlines()) == 1
     assert ended.stderr.startswith(f"sluice: {name}=")
+
+
+def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert (load(_env_file=None).cors_origins, load(_env_file=None).trusted_proxies) == ((), ())
+    monkeypatch.setenv("CORS_ORIGINS", " https://a.example,http://[::1]:5173, capacitor://localhost,,https://a.example")
+    monkeypatch.setenv("TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.1,2001:db8::/32")
+    assert load(_env_file=None).cors_origins == ("https://a.example", "http://[::1]:5173", "capacitor://localhost")
+    assert [str(each) for each in load(_env_file=None).trusted_proxies] == [
+        "10.0.0.0/8",
+        "192.0.2.1/32",
+        "2001:db8::/32",
+    ]
+    monkeypatch.delenv("CORS_ORIGINS")
+    (tmp_path / ".env").write_text("CORS_ORIGINS=*\n")
+    assert load(_env_file=tmp_path / ".env").cors_origins == ("*",)
