@@ -75,9 +75,7 @@ class RestoreLock:
                 raise BackupError(f"{described(holder, self._database.name)} is under way; nothing was changed")
             elif not said and time.monotonic() - began > 2 * BEAT:
                 said = True
-                self._say(
-                    f"{described(holder, self._database.name)} gives no sign of life; waiting until it's given up"
-                )
+                self._say(f"{described(holder, self._database.name)} gives no sign of life; waiting")
             time.sleep(PAUSE)
 
     def _release(self) -> None:
