@@ -56,7 +56,9 @@ def brief(error: PyMongoError) -> str:
     code = details.get("code") or (error.code if isinstance(error, OperationFailure) else None)
     if code == DUPLICATE_KEY:
         return f"several documents have the same {', '.join(details.get('keyPattern', {})) or 'key'}"
-    text = str(details.get("errmsg") or error).partition(", full error:")[0].partition(", Timeout:")[0]
+    text = str(details.get("errmsg") or error)
+    for rest in (", full error:", ", Timeout:", " to execute command {"):
+        text = text.partition(rest)[0]
     return " ".join(text.split())[:300]
 
 

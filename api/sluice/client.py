@@ -308,10 +308,10 @@ class Sluice:
         except (PyMongoError, OSError) as error:
             self._not_ready(error, brief(error))
             return
+        if self._prepared.is_set():
+            self._trouble = ""
         if not self._prepared.is_set() or self._wanting:
             await self._make_prepared()
-        else:
-            self._trouble = ""
 
     def _is_wanted(self, now: float) -> bool:
         """Whether MongoDB should be asked whether all is well again."""

@@ -14,7 +14,12 @@ None of them is a `ConnectionFailure`, so the driver neither retries them nor ta
 
 from __future__ import annotations
 
+import re
+
 from pymongo.errors import OperationFailure, PyMongoError
+
+_TIMEOUTS = re.compile(r" \(configured timeouts:[^()]*\)")
+"""Which the driver repeats for each member."""
 
 
 class PoolError(PyMongoError):
@@ -52,6 +57,7 @@ def brief(error: Exception) -> str:
     """An exception in one line: the server's words without its whole answer, the driver's without its topology."""
     details = (error.details if isinstance(error, OperationFailure) else None) or {}
     text = str(details.get("errmsg") or error)
-    for rest in (", full error:", ", Timeout:", " (configured timeouts:"):
+    for rest in (", full error:", ", Timeout:", " to execute command {"):
         text = text.partition(rest)[0]
-    return f"{type(error).__name__}: {' '.join(text.split())[:500]}"
+    text = _TIMEOUTS.sub("", text)
+    return f"{type(error).__name__}: {' '.join(text.split())[:1000]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
+from bson import ObjectId
 from pydantic import AfterValidator, BaseModel, ConfigDict, EmailStr, Field, StringConstraints, model_validator
 
 BULK_LIMIT = 1_000
@@ -86,7 +87,8 @@ class User(BaseModel):
     @classmethod
     def of(cls, document: dict[str, Any]) -> Self:
         """The user that a document of the collection holds. Raises `ValidationError` where it holds something else."""
-        return cls.model_validate({**document, "id": str(document["_id"])}, strict=True)
+        key = document["_id"]
+        return cls.model_validate({**document, "id": str(key) if isinstance(key, ObjectId) else None}, strict=True)
 
     @property
     def etag(self) -> str:

@@ -13,7 +13,9 @@ from typing import Any
 import httpx
 import pytest
 from bson import Int64, ObjectId
+from bson.codec_options import CodecOptions
 from bson.datetime_ms import DatetimeMS
+from bson.raw_bson import RawBSONDocument
 from fastapi import FastAPI
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -283,7 +285,7 @@ async def test_no_write_before_the_unique_index_stands(
         assert await twice(http) == [201, 409]
 
 
-@pytest.mark.parametrize(("code", "index"), [(85, {"name": "email"}), (86, {"name": "email"}), (85, {"name": "other"})])
+@pytest.mark.parametrize(("code", "index"), [(85, {"name": "email"}), (86, {"name": "email"})])
 async def test_an_index_in_the_unique_ones_place_is_named(
     database: Database[Document], serve: Serve, code: int, index: Document
 ) -> None:
@@ -356,25 +358,30 @@ async def mixed(database: Database[Document], serve: Serve) -> AsyncIterator[htt
         yield http
 
 
-@pytest.mark.parametrize("limit", [1, 2, 100])
-@pytest.mark.parametrize("sort", ["created_at", "-created_at", "name", "-name", "age", "-age"])
-async def test_a_list_leaves_out_what_are_no_users_and_counts_them(
-    mixed: httpx.AsyncClient, sort: str, limit: int, driver: str
-) -> None:
-    names, unreadable, cursor = [], 0, None
-    for _ in range(4):
-        given = {"sort": sort, "limit": limit, **({"cursor": cursor} if cursor else {})}
-        answer = await mixed.get("/users", params=given)
+async def list_of(http: httpx.AsyncClient, sort: str, limit: int) -> tuple[list[str], int]:
+    """The names, and how many were left out."""
+    names: list[str] = []
+    unreadable, cursor = 0, None
+    for _ in range(4):  # three users
+        answer = await http.get(
+            "/users", params={"sort": sort, "limit": limit} | ({"cursor": cursor} if cursor else {})
+        )
         assert answer.status_code == 200, answer.text
         page = answer.json()
         names += [user["name"] for user in page["items"]]
         unreadable += page["unreadable"]
         cursor = page["next_cursor"]
         if cursor is None:
-            break
-    assert cursor is None
-    assert sorted(names) == ["a", "b", "n"]
-    assert unreadable == len(ODD) if limit == 100 else unreadable > 0
+            return names, unreadable
+    raise AssertionError(f"still going on: {names}")
+
+
+async def test_a_list_leaves_out_what_are_no_users_and_counts_them(mixed: httpx.AsyncClient) -> None:
+    for sort in ("created_at", "-created_at", "name", "-name", "age", "-age"):
+        for limit in (1, 2, 100):
+            names, unreadable = await list_of(mixed, sort, limit)
+            assert sorted(names) == ["a", "b", "n"]
+            assert unreadable == len(ODD) if limit == 100 else unreadable > 0
 
 
 async def test_one_that_is_no_user_is_named_and_not_changed(
@@ -405,8 +412,4 @@ async def test_one_that_is_no_user_is_named_and_not_changed(
 
 
 def raw(database: Database[Document], key: ObjectId) -> Any:
-    from bson.raw_bson import RawBSONDocument
-
-    return database.users.with_options(codec_options=database.codec_options.with_options(RawBSONDocument)).find_one(
-        {"_id": key}
-    )
+    return database.get_collection("users", codec_options=CodecOptions(RawBSONDocument)).find_one({"_id": key})
