@@ -28,7 +28,8 @@ SWAP_SECONDS = 60.0
 """How long an election may hold a swap up."""
 NAMED = 3
 """How many documents that don't fit are named."""
-VALIDATION = ("validator", "validationLevel", "validationAction")
+VALIDATION = {"validator": {}, "validationLevel": "strict", "validationAction": "error"}
+"""A collection's options that check its documents, with the server's defaults."""
 DOCUMENT_VALIDATION = 121
 INDEX_CONFLICTS = frozenset({85, 86})
 
@@ -276,7 +277,8 @@ class _Draft:
 
 
 def _validation(options: Document) -> Document:
-    return {key: options[key] for key in VALIDATION if key in options} if options.get("validator") else {}
+    """The collection's own check of documents, in full; empty if it has none."""
+    return {key: options.get(key, default) for key, default in VALIDATION.items()} if options.get("validator") else {}
 
 
 def _complaints(details: Any, path: str = "") -> list[str]:

@@ -49,12 +49,12 @@ def url(replica_set: Any) -> str:
 
 @pytest.fixture
 def database(replica_set: Any) -> Iterator[Database[dict[str, Any]]]:
-    """A thousand people of whom the names are unique, and an empty collection."""
+    """A thousand people of whom the names are unique, and an empty collection with a schema."""
     with MongoClient[dict[str, Any]](replica_set.url_of("root")) as client:
         client.drop_database("shop")
         client.shop.people.create_index("name", unique=True)
         client.shop.people.insert_many([{"name": f"{number:x}" * 9, "n": number} for number in range(1000)])
-        client.shop.create_collection("empty")
+        client.shop.create_collection("empty", validator=ADULTS)
         yield client.shop
 
 
@@ -125,6 +125,7 @@ def test_what_was_saved_comes_back(database: Database[dict[str, Any]], url: str,
     assert (restored.returncode, restored.stderr) == (0, b"restore: 1,000 documents of database shop\n")
     assert contents(database) == before
     assert database.people.index_information()["name_1"]["unique"]
+    assert database.empty.options()["validator"] == ADULTS
 
 
 def test_a_damaged_file_changes_nothing_and_leaves_nothing(
@@ -133,9 +134,9 @@ def test_a_damaged_file_changes_nothing_and_leaves_nothing(
     whole = run("dump", url, tmp_path).stdout
     database.people.insert_one({"name": "later"})
     before = contents(database)
-    cut = [whole[: len(whole) * share // 10] for share in range(10)]
+    cut = [whole[: len(whole) * share // 4] for share in range(4)]
     cut.append(whole[:-20])
-    overwritten = [whole[:at] + bytes(40) + whole[at + 40 :] for at in range(20, len(whole) - 60, len(whole) // 10)]
+    overwritten = [whole[:at] + bytes(40) + whole[at + 40 :] for at in range(20, len(whole) - 60, len(whole) // 4)]
     for damaged in (*cut, *overwritten):
         refused = run("restore", url, tmp_path, damaged)
         assert (refused.returncode, refused.stderr.count(b"\n")) == (1, 1), refused.stderr
@@ -352,7 +353,9 @@ def test_a_full_disk_is_one_line(database: Database[dict[str, Any]], url: str, t
 
 
 def options_and_indexes(database: Database[Any], name: str) -> Any:
-    return database[name].options(), list(database[name].list_indexes())
+    """The options with the defaults that the server adds once a schema is changed."""
+    checks = {"validationLevel": "strict", "validationAction": "error"}
+    return checks | database[name].options(), list(database[name].list_indexes())
 
 
 def dumped_names(database: Database[Any]) -> list[str]:

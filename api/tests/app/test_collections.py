@@ -362,10 +362,9 @@ async def list_of(http: httpx.AsyncClient, sort: str, limit: int) -> tuple[list[
     """The names, and how many were left out."""
     names: list[str] = []
     unreadable, cursor = 0, None
-    for _ in range(4):  # three users
-        answer = await http.get(
-            "/users", params={"sort": sort, "limit": limit} | ({"cursor": cursor} if cursor else {})
-        )
+    for _ in range(4):  # of three users
+        after = f"&cursor={cursor}" if cursor else ""
+        answer = await http.get(f"/users?sort={sort}&limit={limit}{after}")
         assert answer.status_code == 200, answer.text
         page = answer.json()
         names += [user["name"] for user in page["items"]]
