@@ -355,7 +355,7 @@ def test_a_full_disk_is_one_line(database: Database[dict[str, Any]], url: str, t
 def options_and_indexes(database: Database[Any], name: str) -> Any:
     """The options with the defaults that the server adds once a schema is changed."""
     checks: dict[str, Any] = {"validationLevel": "strict", "validationAction": "error"}
-    return checks | database[name].options(), list(database[name].list_indexes())
+    return {**checks, **database[name].options()}, list(database[name].list_indexes())
 
 
 def dumped_names(database: Database[Any]) -> list[str]:
