@@ -10,8 +10,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 if (($# > 1)) || [[ ${1:-} == -* ]]; then misuse "one file is all it takes"; fi
 
 file=${1:-sluice-$(date +%Y%m%d-%H%M%S).backup}
+[[ ! -d $file ]] || fail "$file is a folder"
 umask 077
-trap 'rm -f "$file.draft"' EXIT
-run_backup dump >"$file.draft" || fail "no backup was made"
-mv "$file.draft" "$file"
+draft=$(mktemp "$file.XXXXXX") || fail "$file can't be written"
+trap 'rm -f "$draft"' EXIT
+run_backup dump >"$draft" || fail "no backup was made"
+gzip -t "$draft" || fail "no backup was made: it isn't whole" # a container's client may not notice a full disk
+mv "$draft" "$file"
 echo "==> $file: $(du -h "$file" | cut -f1)"

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Usage: restore.sh [--yes] FILE
 #
-# Puts the collections that FILE, made by backup.sh, holds in the place of those in the running stack's database. Other
-# collections stay. A file that is damaged changes nothing.
+# Puts the collections that FILE, made by backup.sh, holds in the place of those in the running stack's database: what
+# was written since is gone, and what the service writes meanwhile. Other collections stay, and so do a collection's
+# schema and indexes. A file that is damaged changes nothing, nor does Ctrl-C before all of it is stored. Of two
+# restores at once the second is refused.
 #
 #   --yes   don't ask
 set -euo pipefail

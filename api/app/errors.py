@@ -31,7 +31,7 @@ from starlette.responses import Response
 from app import problems
 from app.methods import allowed
 from app.problems import Kind, Problem
-from sluice.errors import DeadlineExceeded, PoolUnavailable, QueueFull, QueueTimeout
+from sluice.errors import DeadlineExceeded, NotPrepared, PoolUnavailable, QueueFull, QueueTimeout
 
 # https://github.com/mongodb/specifications/blob/master/source/server-discovery-and-monitoring/
 NOT_PRIMARY_CODES = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
@@ -44,6 +44,7 @@ REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 QUEUE_FULL = Kind("/problems/queue-full", 503, "Too many requests wait for a connection", 1)
 QUEUE_TIMEOUT = Kind("/problems/queue-timeout", 503, "No connection came free in time", 1)
 POOL_UNAVAILABLE = Kind("/problems/pool-unavailable", 503, "There is no connection to the database", 5)
+NOT_PREPARED = Kind("/problems/not-prepared", 503, "The database isn't ready to be written to", 5)
 NO_SERVER = Kind("/problems/no-server", 503, "The database can't be reached", 5)
 NOT_PRIMARY = Kind("/problems/not-primary", 503, "The database is electing a new primary", 2)
 NETWORK_TIMEOUT = Kind("/problems/network-timeout", 504, "The database didn't answer in time")
@@ -54,6 +55,7 @@ WRITE_TIMEOUT = Kind("/problems/write-concern-timeout", 504, "The write was not 
 OVERLOADED = Kind("/problems/overloaded", 503, "The database is overloaded", 1)
 TRANSIENT = Kind("/problems/transaction-aborted", 503, "The transaction was aborted", 1)
 REFUSED_DOCUMENT = Kind("/problems/document-refused", 422, "The document doesn't fit the collection's schema")
+UNREADABLE_DOCUMENT = Kind("/problems/document-unreadable", 409, "What is stored is nothing that this service knows")
 DOCUMENT_TOO_LARGE = Kind("/problems/document-too-large", 413, "The document is too large")
 CLOSED = Kind("/problems/pool-closed", 503, "This worker is closing", 1)
 
@@ -89,6 +91,7 @@ TABLE: tuple[tuple[Match, Kind], ...] = (
     (_is(QueueFull), QUEUE_FULL),
     (_is(QueueTimeout, WaitQueueTimeoutError), QUEUE_TIMEOUT),
     (_is(PoolUnavailable), POOL_UNAVAILABLE),
+    (_is(NotPrepared), NOT_PREPARED),
     (_is(ServerSelectionTimeoutError), NO_SERVER),
     (_is(NotPrimaryError), NOT_PRIMARY),
     (_is(NetworkTimeout), NETWORK_TIMEOUT),
@@ -130,7 +133,7 @@ def problem_of(error: Exception, method: str = "GET") -> Problem:
     if kind is DUPLICATE:
         return Problem(kind, _what_is_duplicate(error))
     detail = "the request id finds it in the logs" if kind is problems.INTERNAL else kind.title
-    if isinstance(error, QueueFull | QueueTimeout | PoolUnavailable | DeadlineExceeded):
+    if isinstance(error, QueueFull | QueueTimeout | PoolUnavailable | NotPrepared | DeadlineExceeded):
         detail = str(error)
     if kind in IN_DOUBT and method not in REPEATABLE:
         detail += "; a write may have happened"

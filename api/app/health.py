@@ -42,9 +42,13 @@ class PoolState(BaseModel):
 
 
 class Health(BaseModel):
-    """`ok`: this worker can serve and every member is there; `degraded`: some member isn't; else `unavailable`."""
+    """`ok`: this worker can serve and every member is there; `degraded`: something is wanting; else `unavailable`.
+
+    `reason` says why this worker can't serve, or what is wanting of the database; null when it's a member, or nothing.
+    """
 
     status: Literal["ok", "degraded", "unavailable"]
+    reason: str | None
     version: str
     driver: str
     worker: int
@@ -62,8 +66,9 @@ async def live() -> Response:
 @router.get("/ready", response_model=State, responses=documented(503))
 async def ready(request: Request) -> Response:
     """The worker can serve: it knows a primary and its pool is open. Takes no connection."""
-    if not request.app.state.sluice.ready:
-        raise Problem(NOT_READY, "no primary is known, the database is not prepared, or the pool is paused")
+    sluice = request.app.state.sluice
+    if not sluice.ready:
+        raise Problem(NOT_READY, sluice.reason)
     return Response(b'{"status":"ready"}', media_type="application/json")
 
 
@@ -89,7 +94,8 @@ async def _health(app: FastAPI) -> Health:
     ]
     lost = not members or any(member.role == "Unknown" for member in members)
     return Health(
-        status="unavailable" if not sluice.ready else "degraded" if lost else "ok",
+        status="unavailable" if not sluice.ready else "degraded" if lost or sluice.reason else "ok",
+        reason=sluice.reason,
         version=app.version,
         driver=sluice.options.driver,
         worker=sluice.slot.number,

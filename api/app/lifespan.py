@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ from fastapi import FastAPI
 
 from app import worker_slot
 from app.settings import Settings
-from sluice.client import Sluice
+from sluice.client import Prepare, Sluice
+from sluice.errors import NotPrepared
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.database import AsyncDatabase
@@ -24,7 +25,6 @@ CLOSING = 10.0
 CONNECTING = 2.0
 """Seconds that a worker waits for MongoDB before it takes requests: one that replaces another (`max_requests`) would
 else begin with refusals, and be replaced for their number. After that it serves, whether or not MongoDB is there."""
-Prepare = Callable[["AsyncDatabase[dict[str, Any]]"], Awaitable[None]]
 
 
 def lifespan(settings: Settings, prepares: Sequence[Prepare]) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -33,9 +33,16 @@ def lifespan(settings: Settings, prepares: Sequence[Prepare]) -> Callable[[FastA
     It doesn't raise because MongoDB is away: Gunicorn takes a failing lifespan for a boot error and stops everything.
     """
 
-    async def prepare(database: AsyncDatabase[dict[str, Any]]) -> None:
+    async def prepare(database: AsyncDatabase[dict[str, Any]]) -> str | None:
+        missing, wanting = [], []
         for prepare_resource in prepares:
-            await prepare_resource(database)
+            try:
+                wanting.append(await prepare_resource(database))
+            except NotPrepared as error:
+                missing.append(str(error))
+        if missing:
+            raise NotPrepared("; ".join(missing))
+        return "; ".join(filter(None, wanting)) or None
 
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:

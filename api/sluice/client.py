@@ -16,9 +16,9 @@ from pymongo.errors import PyMongoError
 
 from sluice.coalescing import Limits
 from sluice.drivers import Connected, Document, connect
-from sluice.errors import PoolUnavailable
+from sluice.errors import NotPrepared, PoolUnavailable, brief
 from sluice.observer import MembersView
-from sluice.operations import Operations
+from sluice.operations import READS, Operations
 from sluice.options import Options
 from sluice.pools import name_of
 from sluice.reader import Reader
@@ -41,9 +41,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Prepare = Callable[["AsyncDatabase[Document]"], Awaitable[None]]
+Prepare = Callable[["AsyncDatabase[Document]"], Awaitable[str | None]]
+"""Makes the database what it must be before anything is written, or raises. What it returns is wanting, but no reason
+not to serve (a schema that this user may not set, say); it is tried again now and then."""
 
 TICK = 0.25
+LONGEST_PAUSE = 30.0
+"""Seconds between two attempts to prepare the database, at most."""
+SAY_AGAIN = 60.0
+"""Seconds after which an unchanged reason not to be ready is logged again; twice as long each time, up to an hour."""
 PUBLISH_EVERY = 1.0
 OBSERVE_EVERY = 5.0
 
@@ -52,7 +58,7 @@ class Sluice:
     """One worker's way to MongoDB. Open it in the process and on the loop that use it, never before a fork.
 
     `prepare` runs once, when MongoDB is first reached (indexes, schema), and again until it succeeds; the worker is
-    not ready before. The slot is closed with the Sluice.
+    not ready before, and writes are refused. The slot is closed with the Sluice.
     """
 
     def __init__(self, options: Options, slot: Slot, *, prepare: Prepare | None = None) -> None:
@@ -64,6 +70,10 @@ class Sluice:
         self._view = MembersView(options, slot)
         self._prepared = asyncio.Event()
         self._prepare_pause = TICK
+        self._wanting: str | None = None
+        self._trouble = "MongoDB has not been reached yet"
+        self._prepare_at = 0.0
+        self._said: dict[object, tuple[float, float]] = {}
         self._connected: Connected | None = None
         self._reaching: asyncio.Task[None] | None = None
         self._observing: asyncio.Task[None] | None = None
@@ -123,6 +133,13 @@ class Sluice:
         return self._prepared.is_set() and self._has_primary()
 
     @property
+    def reason(self) -> str | None:
+        """Why this worker isn't ready, or what is wanting although it is; None when all is well."""
+        if self.ready:
+            return self._wanting
+        return self._trouble or "no primary is known, or its pool is paused"
+
+    @property
     def database(self) -> AsyncDatabase[Document]:
         """Raises `PoolUnavailable` while there's no client (an unresolved `mongodb+srv` name, or closed)."""
         return self._client().database
@@ -148,7 +165,12 @@ class Sluice:
         return writer
 
     def operation(self, collection: str, name: str) -> AbstractContextManager[None]:
-        """Time the block as one operation; see `sluice.operations`."""
+        """Time the block as one operation, named as the driver's method; see `sluice.operations`.
+
+        Raises `NotPrepared` for whatever may write (all but `READS`) while the database isn't prepared.
+        """
+        if name not in READS and self._prepare is not None and not self._prepared.is_set():
+            raise NotPrepared(self._trouble)
         return self._operations.measure(collection, name)
 
     def transaction(self) -> AbstractAsyncContextManager[AsyncClientSession]:
@@ -261,7 +283,7 @@ class Sluice:
             await asyncio.sleep(TICK)
             now = loop.time()
             worst = max(worst, now - before - TICK)
-            if not self.ready and (self._reaching is None or self._reaching.done()):
+            if self._is_wanted(now) and (self._reaching is None or self._reaching.done()):
                 self._reaching = asyncio.create_task(self._reach(), name="sluice-reach")
             if now - observed >= OBSERVE_EVERY and (self._observing is None or self._observing.done()):
                 observed = now
@@ -284,21 +306,55 @@ class Sluice:
                 self._connected = await connect(self.options, self.app_name, self._counters_of)
             await self.ping()
         except (PyMongoError, OSError) as error:
-            log.warning("connection pool not ready: %s: %s", type(error).__name__, str(error).split(", Timeout:")[0])
+            self._not_ready(error, brief(error))
             return
-        if not self._prepared.is_set():
+        if self._prepared.is_set():
+            self._trouble = ""
+        if not self._prepared.is_set() or self._wanting:
             await self._make_prepared()
 
+    def _is_wanted(self, now: float) -> bool:
+        """Whether MongoDB should be asked whether all is well again."""
+        if not self.ready:
+            return True
+        if self._wanting is None:
+            self._said.clear()
+        return self._wanting is not None and now >= self._prepare_at
+
     async def _make_prepared(self) -> None:
-        """Prepare the database; where that fails, wait a little longer each time before it's tried again."""
-        try:
-            if self._prepare is not None:
-                await self._prepare(self.database)
-        except Exception as error:
-            unexpected = not isinstance(error, PyMongoError)
-            log.warning("connection pool not ready: preparing the database failed: %r", error, exc_info=unexpected)
-            await asyncio.sleep(self._prepare_pause)
-            self._prepare_pause = min(2 * self._prepare_pause, 30.0)
+        """Prepare the database; where that fails, a little later each time it's tried again."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._prepare_at:
             return
-        self._prepared.set()
-        log.info("connection pool ready: %s driver, %s", self.options.driver, ", ".join(self.roles()))
+        try:
+            wanting = await self._prepare(self.database) if self._prepare is not None else None
+        except NotPrepared as error:
+            self._not_ready(str(error), str(error))
+        except Exception as error:
+            unexpected = None if isinstance(error, PyMongoError) else error
+            self._not_ready(error, f"preparing the database failed: {brief(error)}", unexpected)
+        else:
+            self._trouble, self._wanting = "", wanting
+            if wanting is not None and self._is_news(wanting):
+                log.warning("the database isn't quite prepared: %s", wanting)
+            if not self._prepared.is_set():
+                self._prepared.set()
+                log.info("connection pool ready: %s driver, %s", self.options.driver, ", ".join(self.roles()))
+        self._prepare_at = loop.time() + self._prepare_pause
+        self._prepare_pause = min(2 * self._prepare_pause, LONGEST_PAUSE)
+
+    def _not_ready(self, cause: object, reason: str, unexpected: Exception | None = None) -> None:
+        """Keep the reason for whoever asks, and log it when it's another one, or after a long while."""
+        self._trouble = reason
+        # Of one kind of error the text differs each time: which member was asked, and what it answered.
+        if self._is_news((type(cause), getattr(cause, "code", None)) if isinstance(cause, Exception) else cause):
+            log.warning("connection pool not ready: %s", reason, exc_info=unexpected)
+
+    def _is_news(self, what: object) -> bool:
+        """Whether to log it: not said since all was well, or so long ago that it may be said again."""
+        now = time.monotonic()
+        after, pause = self._said.get(what, (0.0, SAY_AGAIN))
+        if now < after:
+            return False
+        self._said[what] = (now + pause, min(2 * pause, 3600.0))
+        return True

@@ -11,6 +11,9 @@ from sluice.snapshot import OperationStats
 
 log = logging.getLogger(__name__)
 
+READS = frozenset({"find_one", "find", "count_documents", "estimated_document_count", "distinct", "aggregate", "watch"})
+"""Operations that write nothing, by the names that the driver's methods have."""
+
 
 class Operations:
     """What one worker counts per collection and operation; belongs to one event loop."""

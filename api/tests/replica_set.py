@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +36,40 @@ def free_ports(count: int) -> list[int]:
 
 
 class ReplicaSet:
-    """Members are numbered from 0 and known by `host:port`. Test commands (`failCommand`) are on."""
+    """Members are numbered from 0 and known by `host:port`. Test commands (`failCommand`) are on.
 
-    def __init__(self, members: int = 3) -> None:
+    With `auth` everybody needs a name and a password: `root`, which `start` makes, and whom `create_user` adds.
+    """
+
+    def __init__(self, members: int = 3, *, auth: bool = False) -> None:
         self._mongod = find_mongod()
         self._folder = Path(tempfile.mkdtemp(prefix="sluice-test-rs-"))
         self.addresses = [f"127.0.0.1:{port}" for port in free_ports(members)]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._login: dict[str, str] = {}
+        self._options: list[str] = []
+        if auth:
+            key = self._folder / "key"
+            key.write_text("sluice")
+            key.chmod(0o400)
+            self._options = ["--keyFile", str(key)]
 
     @property
     def url(self) -> str:
         return f"mongodb://{','.join(self.addresses)}/?replicaSet=rs0"
+
+    def url_of(self, user: str, database: str = "") -> str:
+        """The connection string of a user, whose password is its name."""
+        return f"mongodb://{user}:{user}@{','.join(self.addresses)}/{database}?replicaSet=rs0&authSource=admin"
+
+    def create_user(self, name: str, *roles: dict[str, str], privileges: Sequence[dict[str, Any]] = ()) -> None:
+        """Its password is its name."""
+        with self.direct(self.primary()) as client:
+            given: list[str | dict[str, str]] = list(roles)
+            if privileges:
+                client.admin.command("createRole", f"role of {name}", privileges=list(privileges), roles=[])
+                given.append(f"role of {name}")
+            client.admin.command("createUser", name, pwd=name, roles=given)
 
     def start(self) -> None:
         """Start every member, initiate the set, wait for a primary."""
@@ -64,7 +88,15 @@ class ReplicaSet:
                     }
                 }
             )
+        if self._options:
+            self._create_root()
         self.wait_until_healthy()
+
+    def _create_root(self) -> None:
+        """By the server's localhost exception: whom nobody knows yet may ask `hello`, and make the first user."""
+        with self.direct(self.primary()) as client:
+            client.admin.command("createUser", "root", pwd="root", roles=["root"])  # noqa: S106
+        self._login = {"username": "root", "password": "root", "authSource": "admin"}
 
     def start_member(self, address: str) -> None:
         """Start one member, or start it again."""
@@ -77,6 +109,7 @@ class ReplicaSet:
                 "--logpath", str(data / "mongod.log"), "--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "64",
                 "--setParameter", "enableTestCommands=1", "--setParameter", "diagnosticDataCollectionEnabled=false",
                 "--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100", "--nounixsocket",
+                *self._options,
             ],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
@@ -88,7 +121,8 @@ class ReplicaSet:
 
     def direct(self, address: str) -> MongoClient[dict[str, Any]]:
         """A client of this member alone."""
-        return MongoClient(f"mongodb://{address}", directConnection=True, serverSelectionTimeoutMS=30_000)
+        login: Any = self._login
+        return MongoClient(f"mongodb://{address}", directConnection=True, serverSelectionTimeoutMS=30_000, **login)
 
     def primary(self) -> str:
         """Wait for a member that accepts writes; its address."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import uuid
 from pathlib import Path
 
 import pytest
-from stack import Stack
+from stack import ROOT, Stack, until
 
 
 def test_a_backup_brings_the_users_back(stack: Stack, user_ids: list[str], tmp_path: Path) -> None:
@@ -44,6 +47,43 @@ def test_a_backup_that_fails_leaves_no_file(stack: Stack, tmp_path: Path) -> Non
     assert failed.returncode == 1
     assert failed.stderr == "backup.sh: no stack runs; start it with ./scripts/up.sh\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backup_on_a_full_disk_leaves_no_file(stack: Stack, user_ids: list[str], tmp_path: Path) -> None:
+    limited = f"ulimit -f 1; exec {ROOT}/scripts/backup.sh {tmp_path}/sluice.backup"
+    command = ["bash", "-c", limited]
+    failed = subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=60)
+    assert failed.returncode == 1
+    assert failed.stderr.endswith("backup.sh: no backup was made\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_restores_the_second_is_refused_and_an_interrupted_one_leaves_all_as_it_was(
+    stack: Stack, user_ids: list[str], tmp_path: Path
+) -> None:
+    file, pipe = tmp_path / "sluice.backup", tmp_path / "pipe"
+    assert stack.script("backup.sh", str(file)).returncode == 0
+    later = new_user(stack)
+    os.mkfifo(pipe)
+    command = [str(ROOT / "scripts/restore.sh"), "--yes", str(pipe)]
+    with subprocess.Popen(
+        command, env=stack.environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as first:
+        with pipe.open("wb") as half:
+            half.write(file.read_bytes()[:-20])
+            half.flush()
+            until(lambda: "is under way" in stack.script("backup.sh", str(tmp_path / "other")).stderr)
+            second = stack.script("restore.sh", "--yes", str(file))
+            assert (second.returncode, second.stderr.count("\n")) == (1, 1)
+            assert second.stderr.endswith(" is under way; nothing was changed\n")
+            os.killpg(first.pid, signal.SIGINT)  # Ctrl-C
+            _, said = first.communicate(timeout=60)
+        assert first.returncode != 0
+        assert said == "restore: interrupted; nothing was changed\n"
+    assert stack.http.get(f"/users/{later}").status_code == 200
+    restored = stack.script("restore.sh", "--yes", str(file))
+    assert restored.returncode == 0, restored.stderr
+    assert stack.http.get(f"/users/{later}").status_code == 404
 
 
 @pytest.mark.parametrize(

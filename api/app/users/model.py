@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
+from bson import ObjectId
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator, validate_email
 
 BULK_LIMIT = 1_000
@@ -92,8 +93,9 @@ class User(BaseModel):
 
     @classmethod
     def of(cls, document: dict[str, Any]) -> Self:
-        """The user that a document of the collection holds."""
-        return cls.model_validate({**document, "id": str(document["_id"])})
+        """The user that a document of the collection holds. Raises `ValidationError` where it holds something else."""
+        key = document["_id"]
+        return cls.model_validate({**document, "id": str(key) if isinstance(key, ObjectId) else None}, strict=True)
 
     @property
     def etag(self) -> str:
@@ -101,10 +103,14 @@ class User(BaseModel):
 
 
 class Page(BaseModel):
-    """Some users, and where to go on: `next_cursor` is null on the last page."""
+    """Some users, and where to go on: `next_cursor` is null on the last page.
+
+    `unreadable` counts documents in their midst that are no users.
+    """
 
     items: list[User]
     next_cursor: str | None
+    unreadable: int = 0
 
 
 class BulkItem(BaseModel):
@@ -125,6 +131,7 @@ class BulkOutcome(BaseModel):
 
 
 SCHEMA: dict[str, Any] = {
+    "title": "sluice.users v1",
     "bsonType": "object",
     "required": ["email", "name", "age", "city", "tags", "created_at", "updated_at", "version"],
     "additionalProperties": False,
@@ -140,4 +147,26 @@ SCHEMA: dict[str, Any] = {
         "version": {"bsonType": ["int", "long"], "minimum": 1},
     },
 }
-"""The `$jsonSchema` of the collection."""
+"""The `$jsonSchema` of the collection. A change of it needs the next version in its title."""
+
+READABLE: dict[str, Any] = {
+    "$jsonSchema": {
+        "required": ["email", "name", "created_at", "updated_at", "version"],
+        "properties": {
+            "_id": {"bsonType": "objectId"},
+            "email": {"bsonType": "string"},
+            "name": {"bsonType": "string"},
+            "age": {"bsonType": ["int", "long", "null"]},
+            "city": {"bsonType": ["string", "null"]},
+            "tags": {"bsonType": "array", "items": {"bsonType": "string"}},
+            "created_at": {"bsonType": "date"},
+            "updated_at": {"bsonType": "date"},
+            "version": {"bsonType": ["int", "long"]},
+        },
+    },
+    **{
+        field: {"$gte": datetime.min.replace(tzinfo=UTC), "$lte": datetime.max.replace(tzinfo=UTC)}
+        for field in ("created_at", "updated_at")
+    },
+}
+"""The query for documents that `User.of` takes: also those of an older schema, but not what others put there."""

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from bson import ObjectId
 from pymongo import ASCENDING, IndexModel, ReturnDocument
-from pymongo.errors import BulkWriteError, OperationFailure
+from pymongo.errors import BulkWriteError
 
+from app import unreadable
+from app.collections import ensure
 from app.errors import DOCUMENT_VALIDATION, DUPLICATE_KEY
+from app.unreadable import UNREADABLE
 from app.users.listing import Listing
-from app.users.model import SCHEMA, NewUser, Page, User, UserChange
+from app.users.model import READABLE, SCHEMA, NewUser, Page, User, UserChange
 from sluice.client import Sluice
 from sluice.reader import Reader
 from sluice.writer import Writer
@@ -35,23 +38,10 @@ INDEXES = [
 ]
 """One for each order, which serves both directions, and for each filter that picks few."""
 
-_NAMESPACE_EXISTS = 48
 
-
-async def prepare(database: AsyncDatabase[Document]) -> None:
-    """Make the collection, its schema and its indexes what they should be; leaves alone what already is."""
-    validator = {"$jsonSchema": SCHEMA}
-    listed = await database.command("listCollections", filter={"name": COLLECTION})
-    found = listed["cursor"]["firstBatch"]
-    if not found:
-        try:
-            await database.command("create", COLLECTION, validator=validator)
-        except OperationFailure as error:
-            if error.code != _NAMESPACE_EXISTS:  # another worker was first
-                raise
-    elif found[0]["options"].get("validator") != validator:  # collMod would stop all traffic for a moment
-        await database.command("collMod", COLLECTION, validator=validator)
-    await database[COLLECTION].create_indexes(INDEXES)
+async def prepare(database: AsyncDatabase[Document]) -> str | None:
+    """Make the collection, its schema and its indexes what they should be; see `app.collections.ensure`."""
+    return await ensure(database, COLLECTION, schema=SCHEMA, indexes=INDEXES)
 
 
 class Users:
@@ -63,7 +53,8 @@ class Users:
     @cached_property
     def _collection(self) -> AsyncCollection[Document]:
         """Made once there is a client. Raises `PoolUnavailable` before."""
-        return self._sluice.collection(COLLECTION)
+        collection = self._sluice.collection(COLLECTION)
+        return collection.with_options(codec_options=unreadable.lenient(collection.codec_options))
 
     @cached_property
     def _reader(self) -> Reader:
@@ -98,32 +89,44 @@ class Users:
         return outcomes
 
     async def get(self, user_id: ObjectId) -> User | None:
-        with self._sluice.operation(COLLECTION, "find_one"):
-            document = await self._reader.get(user_id)
-        return User.of(document) if document is not None else None
+        """Raises `Problem` (409) for a document that is no user."""
+        try:
+            with self._sluice.operation(COLLECTION, "find_one"):
+                document = await self._reader.get(user_id)
+            return User.of(document) if document is not None else None
+        except UNREADABLE as error:
+            raise unreadable.problem(COLLECTION, user_id, error) from None
+
+    async def _find(self, query: Document, listing: Listing) -> list[tuple[Document, User | None]]:
+        """The documents of a page and one more, each with its user; None where it is none."""
+        with self._sluice.operation(COLLECTION, "find"):
+            cursor = self._collection.find(query).sort(listing.order).limit(listing.limit + 1)
+            documents = await cursor.to_list(listing.limit + 1)
+        return [(document, _user_or_none(document)) for document in documents]
 
     async def list(self, listing: Listing) -> Page:
         """One page. Raises `Problem` (422) for a cursor that isn't one of this listing."""
         query = listing.query()
-        with self._sluice.operation(COLLECTION, "find"):
-            cursor = self._collection.find(query).sort(listing.order).limit(listing.limit + 1)
-            documents = await cursor.to_list(listing.limit + 1)
-        more = len(documents) > listing.limit
-        documents = documents[: listing.limit]
+        found = await self._find(query, listing)
+        others = sum(user is None for _, user in found)
+        if others:  # again without them: a page must end with one from which the next can continue
+            found = await self._find({"$and": [query, READABLE]}, listing)
+        page = found[: listing.limit]
         return Page(
-            items=[User.of(document) for document in documents],
-            next_cursor=listing.next_cursor(documents[-1]) if more else None,
+            items=[user for _, user in page if user is not None],
+            next_cursor=listing.next_cursor(page[-1][0]) if len(found) > len(page) else None,
+            unreadable=others,
         )
 
     async def update(self, user_id: ObjectId, change: UserChange, versions: Sequence[int] | None) -> User | None:
-        """The changed user; None if there is none, or none with one of these versions (None: any).
+        """The changed user; None if there is none, or none with one of these versions (None: any), or it is no user.
 
         Raises `DuplicateKeyError` when the new e-mail address is taken.
         """
         changes = {"$set": {**change.model_dump(exclude_unset=True), "updated_at": _now()}, "$inc": {"version": 1}}
         with self._sluice.operation(COLLECTION, "find_one_and_update"):
             document = await self._collection.find_one_and_update(
-                _of_version(user_id, versions), changes, return_document=ReturnDocument.AFTER
+                {"$and": [_of_version(user_id, versions), READABLE]}, changes, return_document=ReturnDocument.AFTER
             )
         return User.of(document) if document is not None else None
 
@@ -132,6 +135,14 @@ class Users:
         with self._sluice.operation(COLLECTION, "delete_one"):
             result = await self._collection.delete_one(_of_version(user_id, versions))
         return result.deleted_count == 1
+
+
+def _user_or_none(document: Document) -> User | None:
+    try:
+        return User.of(document)
+    except UNREADABLE as error:
+        unreadable.note(COLLECTION, document["_id"], error)
+        return None
 
 
 def _of_version(user_id: ObjectId, versions: Sequence[int] | None) -> Document:

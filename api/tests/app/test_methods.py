@@ -11,7 +11,7 @@ import pytest_asyncio
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import Message
+from starlette.types import Message, Scope
 
 from app.main import create_app
 from app.methods import METHODS
@@ -247,6 +247,6 @@ async def test_a_websocket_that_nobody_serves_is_refused(app: FastAPI) -> None:
         sent.append(message)
 
     for path in ("/", "/users/", "/nowhere"):
-        scope = {"type": "websocket", "path": path, "query_string": b"", "headers": [], "subprotocols": []}
+        scope: Scope = {"type": "websocket", "path": path, "query_string": b"", "headers": [], "subprotocols": []}
         await app(scope, receive, send)
     assert [message["type"] for message in sent] == ["websocket.close"] * 3

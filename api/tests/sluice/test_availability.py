@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pymongo.errors import PyMongoError
 
-from sluice import Options, PoolUnavailable, Slot, Sluice
+from sluice import NotPrepared, Options, PoolUnavailable, Slot, Sluice
 from tests.conftest import OpenSluice, until
 from tests.replica_set import ReplicaSet, free_ports
 from tests.sluice.support import held, quick, settle, total, with_one_document
@@ -95,6 +95,37 @@ async def test_the_database_is_prepared_once_and_again_until_it_works(options: O
     await sluice.open()
     await until(lambda: sluice.ready)
     assert calls == [options.database] * 3
+    await sluice.close()
+
+
+async def test_nothing_is_written_before_the_database_is_prepared(
+    options: Options, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcomes: list[Exception | str | None] = [NotPrepared("no index")] * 2 + ["no schema", None]
+    seen: list[str | None] = []
+
+    async def prepare(database: Any) -> str | None:
+        seen.append(sluice.reason)
+        outcome = outcomes[len(seen) - 1]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    caplog.set_level(logging.WARNING, "sluice")
+    sluice = Sluice(options, Slot.claim(tmp_path), prepare=prepare)
+    await sluice.open()
+    await until(lambda: sluice.reason == "no index")
+    with pytest.raises(NotPrepared, match="no index"):
+        sluice.operation("x", "insert_one")
+    with sluice.operation("x", "find_one"):
+        pass
+    await until(lambda: sluice.ready)
+    assert sluice.reason == "no schema"
+    with sluice.operation("x", "insert_one"):
+        pass
+    await until(lambda: sluice.reason is None)
+    assert seen == ["MongoDB has not been reached yet", "no index", "no index", "no schema"]
+    assert caplog.messages == ["connection pool not ready: no index", "the database isn't quite prepared: no schema"]
     await sluice.close()
 
 
