@@ -16,7 +16,7 @@ from pymongo.errors import PyMongoError
 
 from sluice.coalescing import Limits
 from sluice.drivers import Connected, Document, connect
-from sluice.errors import PoolUnavailable
+from sluice.errors import PoolUnavailable, is_refusal
 from sluice.observer import MembersView
 from sluice.operations import Operations
 from sluice.options import Options
@@ -64,12 +64,14 @@ class Sluice:
         self._view = MembersView(options, slot)
         self._prepared = asyncio.Event()
         self._prepare_pause = TICK
+        self._refusal: Exception | None = None
+        self._doubted = False
         self._connected: Connected | None = None
         self._reaching: asyncio.Task[None] | None = None
         self._observing: asyncio.Task[None] | None = None
         self._heart: asyncio.Task[None] | None = None
         self._counters = {pool.member: pool.counters for pool in previous.pools} if previous else {}
-        self._operations = Operations(options.slow_operation, previous.operations if previous else [])
+        self._operations = Operations(options.slow_operation, previous.operations if previous else [], self._doubt)
         self._coalescing: list[Reader | Writer] = []
         self._limits = Limits(
             lanes=options.lanes, batch=options.batch, batch_bytes=options.batch_bytes, waiting=options.queue_limit
@@ -119,8 +121,18 @@ class Sluice:
 
     @property
     def ready(self) -> bool:
-        """Whether this worker can serve: prepared, a primary known and its pool not paused. No I/O."""
-        return self._prepared.is_set() and self._has_primary()
+        """Whether this worker can serve: prepared, a primary known, its pool not paused, nothing refused. No I/O."""
+        return self._prepared.is_set() and self._has_primary() and self.refusal is None
+
+    @property
+    def refusal(self) -> Exception | None:
+        """Why MongoDB takes this service in no more (a wrong password, missing rights); None while it does. No I/O."""
+        connected = self._connected
+        if self._refusal is not None or connected is None:
+            return self._refusal
+        members = connected.eligible() or connected.pools.keys()  # whoever refuses is unknown for a moment
+        refusals = (connected.pools[member].tracker.refusal for member in members if member in connected.pools)
+        return next((refusal for refusal in refusals if refusal is not None), None)
 
     @property
     def database(self) -> AsyncDatabase[Document]:
@@ -261,7 +273,7 @@ class Sluice:
             await asyncio.sleep(TICK)
             now = loop.time()
             worst = max(worst, now - before - TICK)
-            if not self.ready and (self._reaching is None or self._reaching.done()):
+            if (self._doubted or not self.ready) and (self._reaching is None or self._reaching.done()):
                 self._reaching = asyncio.create_task(self._reach(), name="sluice-reach")
             if now - observed >= OBSERVE_EVERY and (self._observing is None or self._observing.done()):
                 observed = now
@@ -277,6 +289,10 @@ class Sluice:
         except OSError as error:
             log.error("statistics can't be published: %s", error)
 
+    def _doubt(self, refusal: BaseException) -> None:
+        """An operation wasn't allowed. Whether that goes for the whole service, preparing again will tell."""
+        self._doubted = True
+
     async def _reach(self) -> None:
         """Connect, reach the primary and prepare the database; says why when it can't, and is called again."""
         try:
@@ -286,7 +302,7 @@ class Sluice:
         except (PyMongoError, OSError) as error:
             log.warning("connection pool not ready: %s: %s", type(error).__name__, str(error).split(", Timeout:")[0])
             return
-        if not self._prepared.is_set():
+        if self._doubted or not self._prepared.is_set():
             await self._make_prepared()
 
     async def _make_prepared(self) -> None:
@@ -295,10 +311,14 @@ class Sluice:
             if self._prepare is not None:
                 await self._prepare(self.database)
         except Exception as error:
+            self._refusal = error if is_refusal(error) else None
             unexpected = not isinstance(error, PyMongoError)
             log.warning("connection pool not ready: preparing the database failed: %r", error, exc_info=unexpected)
             await asyncio.sleep(self._prepare_pause)
             self._prepare_pause = min(2 * self._prepare_pause, 30.0)
+            return
+        self._refusal, self._doubted, self._prepare_pause = None, False, TICK
+        if self._prepared.is_set():
             return
         self._prepared.set()
         log.info("connection pool ready: %s driver, %s", self.options.driver, ", ".join(self.roles()))

@@ -35,13 +35,18 @@ def free_ports(count: int) -> list[int]:
 
 
 class ReplicaSet:
-    """Members are numbered from 0 and known by `host:port`. Test commands (`failCommand`) are on."""
+    """Members are numbered from 0 and known by `host:port`. Test commands (`failCommand`) are on.
 
-    def __init__(self, members: int = 3) -> None:
+    With a `password`, whoever comes needs one, and `root` has this.
+    """
+
+    def __init__(self, members: int = 3, *, password: str | None = None) -> None:
         self._mongod = find_mongod()
         self._folder = Path(tempfile.mkdtemp(prefix="sluice-test-rs-"))
         self.addresses = [f"127.0.0.1:{port}" for port in free_ports(members)]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._password = password
+        self._credentials: dict[str, str] = {}
 
     @property
     def url(self) -> str:
@@ -64,6 +69,10 @@ class ReplicaSet:
                     }
                 }
             )
+        if self._password is not None:
+            with self.direct(self.primary()) as primary:  # the first user needs no password, from this machine
+                primary.admin.command("createUser", "root", pwd=self._password, roles=["root"])
+            self._credentials = {"username": "root", "password": self._password}
         self.wait_until_healthy()
 
     def start_member(self, address: str) -> None:
@@ -71,12 +80,19 @@ class ReplicaSet:
         port = address.rpartition(":")[2]
         data = self._folder / port
         data.mkdir(exist_ok=True)
+        authentication = []
+        if self._password is not None:
+            key = data / "key"
+            key.write_text("key of a test")
+            key.chmod(0o600)
+            authentication = ["--keyFile", str(key)]
         self._processes[address] = subprocess.Popen(
             [
                 self._mongod, "--replSet", "rs0", "--bind_ip", "127.0.0.1", "--port", port, "--dbpath", str(data),
                 "--logpath", str(data / "mongod.log"), "--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "64",
                 "--setParameter", "enableTestCommands=1", "--setParameter", "diagnosticDataCollectionEnabled=false",
                 "--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100", "--nounixsocket",
+                *authentication,
             ],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
@@ -88,7 +104,9 @@ class ReplicaSet:
 
     def direct(self, address: str) -> MongoClient[dict[str, Any]]:
         """A client of this member alone."""
-        return MongoClient(f"mongodb://{address}", directConnection=True, serverSelectionTimeoutMS=30_000)
+        return MongoClient(
+            f"mongodb://{address}", directConnection=True, serverSelectionTimeoutMS=30_000, **self._credentials
+        )
 
     def primary(self) -> str:
         """Wait for a member that accepts writes; its address."""
