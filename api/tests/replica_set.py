@@ -46,7 +46,7 @@ class ReplicaSet:
         self.addresses = [f"127.0.0.1:{port}" for port in free_ports(members)]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._password = password
-        self._credentials: dict[str, str] = {}
+        self._credentials: dict[str, Any] = {}
 
     @property
     def url(self) -> str:

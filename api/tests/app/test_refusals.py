@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -20,14 +20,14 @@ from tests.replica_set import ReplicaSet
 
 pytestmark = pytest.mark.asyncio
 
-Serve = Callable[..., "asynccontextmanager[httpx.AsyncClient]"]  # type: ignore[valid-type]
+PASSWORD = uuid.uuid4().hex
 NOBODY = "66f1a2b3c4d5e6f7a8b9c0d1"
 
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[ReplicaSet]:
     """A replica set that asks everybody for a password; one member is enough."""
-    replica_set = ReplicaSet(1, password="of root")
+    replica_set = ReplicaSet(1, password=PASSWORD)
     try:
         replica_set.start()
         yield replica_set
@@ -41,13 +41,13 @@ class Account:
     def __init__(self, replica_set: ReplicaSet) -> None:
         self._replica_set = replica_set
         self.name = f"sluice_{uuid.uuid4().hex[:8]}"
-        self.command("createUser", pwd="right", roles=["dbOwner"])
+        self.command("createUser", pwd=PASSWORD, roles=["dbOwner"])
 
-    def command(self, name: str, **arguments: object) -> None:
+    def command(self, name: str, **arguments: Any) -> None:
         with self._replica_set.direct(self._replica_set.addresses[0]) as root:
             root[self.name].command(name, self.name, **arguments)
 
-    def url(self, password: str = "right") -> str:
+    def url(self, password: str = PASSWORD) -> str:
         address = self._replica_set.addresses[0]
         return f"mongodb://{self.name}:{password}@{address}/?replicaSet=rs0&authSource={self.name}"
 
@@ -59,7 +59,7 @@ def account(guarded: ReplicaSet) -> Account:
 
 @pytest.fixture
 def app_of(settings: Callable[..., Settings], account: Account, driver: str) -> Callable[..., FastAPI]:
-    def make(password: str = "right", min_pool_size: int = 0) -> FastAPI:
+    def make(password: str = PASSWORD, min_pool_size: int = 0) -> FastAPI:
         return create_app(
             settings(
                 mongodb_url=account.url(password),
@@ -100,12 +100,12 @@ async def some_of_everything(http: httpx.AsyncClient, rounds: int = 1) -> Counte
     answers = []
     for _ in range(rounds):
         answers += await asyncio.gather(
-            *(ask("GET", f"/users/{NOBODY}") for _ in range(5)),
-            *(ask("GET", "/users") for _ in range(3)),
-            *(ask("POST", "/users", json=new()) for _ in range(5)),
+            *(ask("GET", f"/users/{NOBODY}") for _ in range(3)),
+            *(ask("GET", "/users") for _ in range(2)),
+            *(ask("POST", "/users", json=new()) for _ in range(3)),
             ask("POST", "/users/bulk", json={"users": [new()]}),
-            *(ask("PATCH", f"/users/{NOBODY}", json={"age": 1}, headers={"If-Match": "*"}) for _ in range(3)),
-            *(ask("DELETE", f"/users/{NOBODY}") for _ in range(3)),
+            *(ask("PATCH", f"/users/{NOBODY}", json={"age": 1}, headers={"If-Match": "*"}) for _ in range(2)),
+            *(ask("DELETE", f"/users/{NOBODY}") for _ in range(2)),
         )
     return Counter(answers)
 
@@ -120,7 +120,7 @@ async def test_a_wrong_password_is_always_the_services_fault(
     app_of: Callable[..., FastAPI], client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with served(app_of("wrong", min_pool_size=2), client, ready=False) as http:
-        answers = await some_of_everything(http, 3)
+        answers = await some_of_everything(http)
         ready = await http.get("/health/ready")
     assert {status for _, status in answers} == {500}, answers
     assert ready.status_code == 503
@@ -130,14 +130,13 @@ async def test_a_wrong_password_is_always_the_services_fault(
     assert "wrong" not in caplog.text
 
 
-@pytest.mark.parametrize("min_pool_size", [0, 3])
 async def test_a_password_that_is_changed_while_all_goes_well(
-    app_of: Callable[..., FastAPI], account: Account, client: Client, caplog: pytest.LogCaptureFixture, min_pool_size: int
+    app_of: Callable[..., FastAPI], account: Account, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = app_of(min_pool_size=min_pool_size)
+    app = app_of(min_pool_size=2)
     async with served(app, client) as http:
         await some_of_everything(http)
-        account.command("updateUser", pwd="changed")
+        account.command("updateUser", pwd=uuid.uuid4().hex)
         # Who is in stays in: only new connections need the new password. A lost one brings it to light.
         for pool in app.state.sluice._connected.pools.values():
             for connection in list(pool.conns):
@@ -151,13 +150,13 @@ async def test_a_password_that_is_changed_while_all_goes_well(
         await until_ready(http, 503)
         answers = Counter[tuple[str, int]]()
         readiness = set()
-        for _ in range(10):
+        for _ in range(2):
             answers += await some_of_everything(http)
             readiness.add((await http.get("/health/ready")).status_code)
         assert {status for _, status in answers} == {500}, answers
         assert readiness == {503}
         assert all("18 AuthenticationFailed" in line for line in said(caplog)), said(caplog)
-        account.command("updateUser", pwd="right")
+        account.command("updateUser", pwd=PASSWORD)
         await until_ready(http)
         assert {status for _, status in await some_of_everything(http)} == {200, 201, 404}
 
@@ -189,7 +188,8 @@ async def test_a_user_who_is_removed_while_all_goes_well(
         await some_of_everything(http)
         caplog.clear()
         account.command("dropUser")
-        await until_ready(http, 503) if (await some_of_everything(http)) else None
+        await some_of_everything(http)
+        await until_ready(http, 503)
         answers = await some_of_everything(http, 5)
         assert {status for _, status in answers} == {500}, answers
         assert (await http.get("/health/ready")).status_code == 503
@@ -211,10 +211,7 @@ async def test_an_operation_that_alone_is_not_allowed_makes_the_service_no_less_
             with pytest.raises(Exception, match="not authorized"):
                 await ask()
             readiness = set()
-            for _ in range(15):
+            for _ in range(10):
                 readiness.add((await http.get("/health/ready")).status_code)
                 await asyncio.sleep(0.05)
             assert readiness == {200}
-
-
-logging.getLogger("pymongo").setLevel(logging.WARNING)
