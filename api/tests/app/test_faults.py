@@ -16,6 +16,7 @@ import pytest_asyncio
 from fastapi import FastAPI
 from pymongo.errors import PyMongoError
 
+from app import errors
 from app.main import create_app
 from app.settings import Settings
 from tests.app.conftest import Client
@@ -144,6 +145,49 @@ async def test_a_read_that_fails_may_be_repeated(http: httpx.AsyncClient, replic
             assert answer.status_code == 503, answer.text
             assert int(answer.headers["retry-after"]) > 0
             fail(replica_set, replica_set.primary(), ["find"], times=0)
+
+
+async def in_a_transaction(app: FastAPI) -> None:
+    sluice = app.state.sluice
+    async with sluice.transaction() as session:
+        await sluice.collection("users").delete_one({"_id": 1}, session=session)
+
+
+UNKNOWN_COMMITS: list[dict[str, Any]] = [
+    {"closeConnection": True},
+    {"errorCode": 11602},
+    {"errorCode": 50},
+    {"writeConcernError": {"code": 64, "errmsg": "late", "errInfo": {"wtimeout": True}}},
+    {"writeConcernError": {"code": 11602, "errmsg": "stepped down"}},
+]
+
+
+async def test_a_commit_is_unknown_where_nobody_says_whether_it_was(
+    http: httpx.AsyncClient, app: FastAPI, replica_set: ReplicaSet
+) -> None:
+    for data in UNKNOWN_COMMITS:
+        await in_a_transaction(app)  # waits for a primary, should the last one have been lost
+        fail(replica_set, replica_set.primary(), ["commitTransaction"], times=2, **data)
+        with pytest.raises(PyMongoError) as caught:
+            await in_a_transaction(app)
+        fail(replica_set, replica_set.primary(), ["commitTransaction"], times=0)
+        answer = errors.problem_of(caught.value, "POST")
+        assert (answer.kind.type, answer.kind.status) == ("/problems/commit-unknown", 504), (data, caught.value)
+        assert answer.detail.endswith(DOUBT)
+
+
+async def test_a_transaction_that_was_aborted_may_be_repeated_as_a_whole(
+    http: httpx.AsyncClient, app: FastAPI, replica_set: ReplicaSet
+) -> None:
+    aborts: list[dict[str, Any]] = [{"closeConnection": True}, {"errorCode": 112}, {"errorCode": 251}]
+    for data in aborts:
+        await in_a_transaction(app)
+        fail(replica_set, replica_set.primary(), ["delete"], times=1, **data)
+        with pytest.raises(PyMongoError) as caught:
+            await in_a_transaction(app)
+        answer = errors.problem_of(caught.value, "POST")
+        assert (answer.kind.type, answer.kind.retry_after) == ("/problems/transaction-aborted", 1), (data, caught.value)
+        assert DOUBT not in answer.detail
 
 
 async def test_the_rest_of_a_bulk_is_told_beside_what_nobody_expected(
