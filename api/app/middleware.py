@@ -18,6 +18,7 @@ from app.access_log import AccessLog
 from app.problems import Problem
 from app.routing import template, under
 from sluice import deadline, timings
+from sluice.client import Sluice
 
 log = logging.getLogger(__name__)
 
@@ -121,10 +122,20 @@ class Problems:
         except Exception as error:
             if answering:
                 raise  # too late for another answer: the server cuts the connection
-            problem = errors.problem_of(error, scope["method"])
-            if problem.kind.status == 500:
+            refusal = _refusal(scope)
+            problem = errors.problem_of(error, scope["method"], refusal)
+            cause = errors.cause_of(errors.instead(error, refusal))
+            if cause is not None:
+                level = logging.ERROR if problem.kind.status == 500 else logging.WARNING
+                log.log(level, "%s %s failed: %s", scope["method"], template(scope), cause)
+            elif problem.kind.status == 500:
                 log.exception("%s %s failed", scope["method"], template(scope))
             await problems.response(HTTPConnection(scope), problem)(scope, receive, send)
+
+
+def _refusal(scope: Scope) -> Exception | None:
+    sluice: Sluice | None = getattr(scope["app"].state, "sluice", None)
+    return None if sluice is None else sluice.refusal
 
 
 class Deadline:

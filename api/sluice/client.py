@@ -16,7 +16,7 @@ from pymongo.errors import PyMongoError
 
 from sluice.coalescing import Limits
 from sluice.drivers import Connected, Document, connect
-from sluice.errors import NotPrepared, PoolUnavailable, brief
+from sluice.errors import NotPrepared, PoolUnavailable, brief, is_refusal
 from sluice.observer import MembersView
 from sluice.operations import READS, Operations
 from sluice.options import Options
@@ -74,12 +74,14 @@ class Sluice:
         self._trouble = "MongoDB has not been reached yet"
         self._prepare_at = 0.0
         self._said: dict[object, tuple[float, float]] = {}
+        self._refusal: Exception | None = None
+        self._doubted = False
         self._connected: Connected | None = None
         self._reaching: asyncio.Task[None] | None = None
         self._observing: asyncio.Task[None] | None = None
         self._heart: asyncio.Task[None] | None = None
         self._counters = {pool.member: pool.counters for pool in previous.pools} if previous else {}
-        self._operations = Operations(options.slow_operation, previous.operations if previous else [])
+        self._operations = Operations(options.slow_operation, previous.operations if previous else [], self._doubt)
         self._coalescing: list[Reader | Writer] = []
         self._limits = Limits(
             lanes=options.lanes, batch=options.batch, batch_bytes=options.batch_bytes, waiting=options.queue_limit
@@ -129,8 +131,18 @@ class Sluice:
 
     @property
     def ready(self) -> bool:
-        """Whether this worker can serve: prepared, a primary known and its pool not paused. No I/O."""
-        return self._prepared.is_set() and self._has_primary()
+        """Whether this worker can serve: prepared, a primary known, its pool not paused, nothing refused. No I/O."""
+        return self._prepared.is_set() and self._has_primary() and self.refusal is None
+
+    @property
+    def refusal(self) -> Exception | None:
+        """Why MongoDB takes this service in no more (a wrong password, missing rights); None while it does. No I/O."""
+        connected = self._connected
+        if self._refusal is not None or connected is None:
+            return self._refusal
+        members = connected.eligible() or connected.pools.keys()  # whoever refuses is unknown for a moment
+        refusals = (connected.pools[member].tracker.refusal for member in members if member in connected.pools)
+        return next((refusal for refusal in refusals if refusal is not None), None)
 
     @property
     def reason(self) -> str | None:
@@ -283,7 +295,7 @@ class Sluice:
             await asyncio.sleep(TICK)
             now = loop.time()
             worst = max(worst, now - before - TICK)
-            if self._is_wanted(now) and (self._reaching is None or self._reaching.done()):
+            if (self._doubted or self._is_wanted(now)) and (self._reaching is None or self._reaching.done()):
                 self._reaching = asyncio.create_task(self._reach(), name="sluice-reach")
             if now - observed >= OBSERVE_EVERY and (self._observing is None or self._observing.done()):
                 observed = now
@@ -299,6 +311,10 @@ class Sluice:
         except OSError as error:
             log.error("statistics can't be published: %s", error)
 
+    def _doubt(self, refusal: BaseException) -> None:
+        """An operation wasn't allowed. Whether that goes for the whole service, preparing again will tell."""
+        self._doubted = True
+
     async def _reach(self) -> None:
         """Connect, reach the primary and prepare the database; says why when it can't, and is called again."""
         try:
@@ -310,7 +326,7 @@ class Sluice:
             return
         if self._prepared.is_set():
             self._trouble = ""
-        if not self._prepared.is_set() or self._wanting:
+        if self._doubted or self._wanting or not self._prepared.is_set():
             await self._make_prepared()
 
     def _is_wanted(self, now: float) -> bool:
@@ -326,22 +342,27 @@ class Sluice:
         loop = asyncio.get_running_loop()
         if loop.time() < self._prepare_at:
             return
+        pause, self._prepare_pause = self._prepare_pause, min(2 * self._prepare_pause, LONGEST_PAUSE)
         try:
             wanting = await self._prepare(self.database) if self._prepare is not None else None
         except NotPrepared as error:
+            self._refusal = None
             self._not_ready(str(error), str(error))
         except Exception as error:
+            self._refusal = error if is_refusal(error) else None
             unexpected = None if isinstance(error, PyMongoError) else error
             self._not_ready(error, f"preparing the database failed: {brief(error)}", unexpected)
         else:
+            if not self._doubted and wanting is None:  # who is refused again and again isn't asked for ever faster
+                self._prepare_pause = TICK
+            self._refusal, self._doubted = None, False
             self._trouble, self._wanting = "", wanting
             if wanting is not None and self._is_news(wanting):
                 log.warning("the database isn't quite prepared: %s", wanting)
             if not self._prepared.is_set():
                 self._prepared.set()
                 log.info("connection pool ready: %s driver, %s", self.options.driver, ", ".join(self.roles()))
-        self._prepare_at = loop.time() + self._prepare_pause
-        self._prepare_pause = min(2 * self._prepare_pause, LONGEST_PAUSE)
+        self._prepare_at = loop.time() + pause
 
     def _not_ready(self, cause: object, reason: str, unexpected: Exception | None = None) -> None:
         """Keep the reason for whoever asks, and log it when it's another one, or after a long while."""

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from pymongo.errors import ExecutionTimeout
 
-from sluice.errors import DeadlineExceeded
+from sluice.errors import NOTHING_WRITTEN, DeadlineExceeded
 
 MARGIN_SHARE = 0.1
 MARGIN_MOST = 0.25
@@ -164,6 +164,7 @@ def stamp(command: MutableMapping[str, Any]) -> None:
     left = int((deadline.when - deadline.margin - time.monotonic()) * 1000)
     if left <= 0:
         message = "not sent: the request's time is used up"
-        raise ExecutionTimeout(message, MAX_TIME_EXPIRED, {"ok": 0, "errmsg": message, "code": MAX_TIME_EXPIRED})
+        answer = {"ok": 0, "errmsg": message, "code": MAX_TIME_EXPIRED, "errorLabels": [NOTHING_WRITTEN]}
+        raise ExecutionTimeout(message, MAX_TIME_EXPIRED, answer)
     own = command.get("maxTimeMS")
     command["maxTimeMS"] = min(own, left) if own else left

@@ -17,9 +17,37 @@ from __future__ import annotations
 import re
 
 from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.pool_shared import _PoolClosedError
 
 _TIMEOUTS = re.compile(r" \(configured timeouts:[^()]*\)")
 """Which the driver repeats for each member."""
+PoolClosed: type[PyMongoError] = _PoolClosedError
+"""The driver's own, raised by a pool that was closed under an operation; private, and an application sees it."""
+NOTHING_WRITTEN = "NoWritesPerformed"
+"""The label of an error that ended an operation before anything was written. When the driver meets it as it repeats a
+write, it raises what its first attempt met."""
+REFUSAL_CODES = {
+    11: "UserNotFound",
+    13: "Unauthorized",
+    18: "AuthenticationFailed",
+    31: "RoleNotFound",
+    69: "AuthSchemaIncompatible",
+    140: "InvalidSSLConfiguration",
+    214: "AuthenticationRestrictionUnmet",
+    334: "MechanismUnavailable",
+    337: "AuthenticationAbandoned",
+    391: "ReauthenticationRequired",
+    392: "InvalidJWT",
+    404: "LDAPRoleAcquisitionError",
+    8000: "AtlasError",
+    9390: "LDAPLibraryError (Percona)",
+}
+"""The server's codes for: it knows who asks, or doesn't, and won't have it. Repeating changes nothing."""
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the database refuses this service: a wrong password, a missing right."""
+    return isinstance(error, OperationFailure) and error.code in REFUSAL_CODES
 
 
 class PoolError(PyMongoError):
@@ -27,7 +55,7 @@ class PoolError(PyMongoError):
 
     def __init__(self, message: str = "") -> None:
         # A write that was sent once and met this when the driver repeated it fails with its first error instead.
-        super().__init__(message, {"NoWritesPerformed"})
+        super().__init__(message, {NOTHING_WRITTEN})
 
 
 class QueueFull(PoolError):

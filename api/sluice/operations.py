@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from sluice import timings
+from sluice.errors import is_refusal
 from sluice.snapshot import OperationStats
 
 log = logging.getLogger(__name__)
@@ -18,8 +20,11 @@ READS = frozenset({"find_one", "find", "count_documents", "estimated_document_co
 class Operations:
     """What one worker counts per collection and operation; belongs to one event loop."""
 
-    def __init__(self, slow: float, history: list[OperationStats]) -> None:
+    def __init__(
+        self, slow: float, history: list[OperationStats], refused: Callable[[BaseException], None] = lambda _: None
+    ) -> None:
         self._slow = slow
+        self._refused = refused
         self._stats = {(stats.collection, stats.operation): stats for stats in history}
 
     def measure(self, collection: str, operation: str) -> _Measurement:
@@ -28,16 +33,17 @@ class Operations:
         stats = self._stats.get(key)
         if stats is None:
             stats = self._stats[key] = OperationStats(collection, operation)
-        return _Measurement(stats, self._slow)
+        return _Measurement(stats, self._slow, self._refused)
 
     def stats(self) -> list[OperationStats]:
         return list(self._stats.values())
 
 
 class _Measurement:
-    __slots__ = ("_slow", "_started", "_stats")
+    __slots__ = ("_refused", "_slow", "_started", "_stats")
 
-    def __init__(self, stats: OperationStats, slow: float) -> None:
+    def __init__(self, stats: OperationStats, slow: float, refused: Callable[[BaseException], None]) -> None:
+        self._refused = refused
         self._stats = stats
         self._slow = slow
 
@@ -50,7 +56,9 @@ class _Measurement:
         seconds = time.monotonic() - self._started
         stats = self._stats
         stats.durations.observe(seconds)
-        if kind is not None:
+        if error is not None and kind is not None:
+            if is_refusal(error):
+                self._refused(error)
             stats.errors[kind.__name__] = stats.errors.get(kind.__name__, 0) + 1
         request = timings.current()
         if request is not None:

@@ -15,12 +15,13 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 
 from pymongo.asynchronous import pool as asynchronous
-from pymongo.errors import AutoReconnect, _OperationCancelled
+from pymongo.errors import AutoReconnect, OperationFailure, WaitQueueTimeoutError, _OperationCancelled
 from pymongo.monitoring import ConnectionClosedReason
 from pymongo.pool_shared import PoolState
 from pymongo.synchronous import pool as synchronous
 
 from sluice import deadline, timings
+from sluice.errors import NOTHING_WRITTEN, is_refusal
 from sluice.snapshot import Counters, Gauges
 from sluice.turnstile import Turnstile
 
@@ -52,6 +53,8 @@ class Tracker:
         self.open: set[int] = set()
         self.taken: dict[int, float] = {}
         self.entering = 0
+        self.refusal: OperationFailure | None = None
+        """Why the member let nobody in when a connection was last opened; None once one was."""
         self._lock = threading.Lock()
 
     def enter(self, change: int) -> None:
@@ -61,12 +64,15 @@ class Tracker:
     def opened(self, connection: int, seconds: float) -> None:
         with self._lock:
             self.open.add(connection)
+            self.refusal = None
             self.counters.opened += 1
             self.counters.creations.observe(seconds)
 
-    def failed(self) -> None:
+    def failed(self, error: BaseException) -> None:
         with self._lock:
             self.counters.failed += 1
+            if isinstance(error, OperationFailure) and is_refusal(error):
+                self.refusal = error
 
     def closed(self, connection: int, reason: str) -> None:
         with self._lock:
@@ -98,6 +104,17 @@ def _filled_in_vain(address: Address) -> None:
     It would log its own doing as an error, with a traceback.
     """
     log.info("connection pool cleared while it was filled: %s", name_of(address))
+
+
+def _only_waited(error: BaseException) -> None:
+    """Label the driver's own refusal as Sluice's are: a write that it repeats then fails with its first error."""
+    if isinstance(error, WaitQueueTimeoutError):
+        error._add_error_label(NOTHING_WRITTEN)
+
+
+def _not_filled(address: Address, error: Exception) -> None:
+    """The driver's filler could open no connection. The driver would print a traceback, every second."""
+    log.info("connection pool not filled: %s: %s", name_of(address), type(error).__name__)
 
 
 class AsyncConnection(asynchronous.AsyncConnection):
@@ -194,8 +211,9 @@ class AsyncPool(asynchronous.Pool):
         await self.turnstile.enter()
         try:
             connection = await super()._get_conn(checkout_started_time, handler)
-        except BaseException:
+        except BaseException as error:
             self.turnstile.leave()
+            _only_waited(error)
             raise
         self.tracker.took(connection.id, started)
         self.turnstile.admit()
@@ -207,8 +225,8 @@ class AsyncPool(asynchronous.Pool):
         started = time.monotonic()
         try:
             connection = await super().connect(handler)
-        except BaseException:
-            self.tracker.failed()
+        except BaseException as error:
+            self.tracker.failed(error)
             raise
         finally:
             self._filling -= filler
@@ -233,6 +251,12 @@ class AsyncPool(asynchronous.Pool):
             if not self.stale_generation(reference_generation, None):
                 raise
             _filled_in_vain(self.address)
+        except (AutoReconnect, OperationFailure) as error:
+            if not is_refusal(error) and not error.has_error_label("SystemOverloadedError"):
+                raise
+            _not_filled(self.address, error)
+            if is_refusal(error):  # nor would it let in who has a connection now
+                await self.reset()
         finally:
             self.turnstile.admit()
 
@@ -285,6 +309,9 @@ class SyncPool(synchronous.Pool):
         self.tracker.enter(+1)
         try:
             connection = super()._get_conn(checkout_started_time, handler)
+        except BaseException as error:
+            _only_waited(error)
+            raise
         finally:
             self.tracker.enter(-1)
         self.tracker.took(connection.id, started)
@@ -294,8 +321,8 @@ class SyncPool(synchronous.Pool):
         started = time.monotonic()
         try:
             connection = super().connect(handler)
-        except BaseException:
-            self.tracker.failed()
+        except BaseException as error:
+            self.tracker.failed(error)
             raise
         self.tracker.opened(connection.id, time.monotonic() - started)
         return SyncConnection.adopt(connection, self.tracker)
@@ -315,6 +342,12 @@ class SyncPool(synchronous.Pool):
             if not self.stale_generation(reference_generation, None):
                 raise
             _filled_in_vain(self.address)
+        except (AutoReconnect, OperationFailure) as error:
+            if not is_refusal(error) and not error.has_error_label("SystemOverloadedError"):
+                raise
+            _not_filled(self.address, error)
+            if is_refusal(error):  # nor would it let in who has a connection now
+                self.reset()
 
     def gauges(self) -> Gauges:
         return Gauges(

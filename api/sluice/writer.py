@@ -18,6 +18,8 @@ from pymongo.errors import (
 )
 
 from sluice.coalescing import Coalescer, Entry, Limits, fail_all
+from sluice.deadline import MAX_TIME_EXPIRED
+from sluice.errors import NOTHING_WRITTEN
 from sluice.snapshot import CoalescerStats
 
 if TYPE_CHECKING:
@@ -90,7 +92,7 @@ class Writer:
             if entry.future.done():
                 continue
             if number in failures:
-                entry.future.set_exception(_write_error(failures[number]))
+                entry.future.set_exception(write_error(failures[number]))
             elif unconfirmed is not None:
                 entry.future.set_exception(_write_concern_error(unconfirmed))
             else:
@@ -108,14 +110,17 @@ class Writer:
                 fail_all(wanted, error)
 
 
-def _write_error(failure: Mapping[str, Any]) -> WriteError:
-    """As the driver makes it of a single insert's failure."""
+def write_error(failure: Mapping[str, Any]) -> WriteError:
+    """As the driver makes it of a single insert's failure: that document is not there."""
     details = {name: value for name, value in failure.items() if name not in ("index", "op")} | {"index": 0}
     kind = DuplicateKeyError if failure.get("code") in DUPLICATE_KEY_CODES else WriteError
-    return kind(failure.get("errmsg", ""), failure.get("code"), details)
+    error = kind(failure.get("errmsg", ""), failure.get("code"), details)
+    error._add_error_label(NOTHING_WRITTEN)
+    return error
 
 
 def _write_concern_error(failure: Mapping[str, Any]) -> WriteConcernError:
-    timed_out = (failure.get("errInfo") or {}).get("wtimeout")
+    """As the driver makes it of a single insert's answer: the document is there, and may not stay."""
+    timed_out = failure.get("code") == MAX_TIME_EXPIRED or (failure.get("errInfo") or {}).get("wtimeout")
     kind = WTimeoutError if timed_out else WriteConcernError
     return kind(failure.get("errmsg", ""), failure.get("code"), dict(failure))

@@ -114,7 +114,7 @@ class Page(BaseModel):
 
 
 class BulkItem(BaseModel):
-    """What became of one user of a bulk: created (201), taken (409) or refused (422)."""
+    """What became of one user of a bulk: created (201), taken (409), refused (422) or not taken in just now (5xx)."""
 
     index: int
     status: int

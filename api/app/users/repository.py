@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from bson import ObjectId
 from pymongo import ASCENDING, IndexModel, ReturnDocument
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, WriteError
 
 from app import unreadable
 from app.collections import ensure
-from app.errors import DOCUMENT_VALIDATION, DUPLICATE_KEY
 from app.unreadable import UNREADABLE
 from app.users.listing import Listing
 from app.users.model import READABLE, SCHEMA, NewUser, Page, User, UserChange
 from sluice.client import Sluice
 from sluice.reader import Reader
-from sluice.writer import Writer
+from sluice.writer import Writer, write_error
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.collection import AsyncCollection
@@ -71,21 +70,23 @@ class Users:
             await self._writer.insert(document)
         return User.of(document)
 
-    async def create_many(self, new: Sequence[NewUser]) -> list[ObjectId | int]:
-        """For each user its id, or the server's code for why it was not created (taken, refused)."""
+    async def create_many(self, new: Sequence[NewUser]) -> list[ObjectId | WriteError]:
+        """For each user its id, or why it was not created (taken, refused).
+
+        Raises `BulkWriteError` when others were created, but not confirmed.
+        """
         now = _now()
         documents = [_document(user, now) for user in new]
-        outcomes: list[ObjectId | int] = [document.setdefault("_id", ObjectId()) for document in documents]
+        outcomes: list[ObjectId | WriteError] = [document.setdefault("_id", ObjectId()) for document in documents]
         try:
             with self._sluice.operation(COLLECTION, "insert_many"):
                 await self._collection.insert_many(documents, ordered=False)
         except BulkWriteError as error:
             failures = error.details.get("writeErrors", [])
-            known = {failure["code"] for failure in failures} <= {DUPLICATE_KEY, DOCUMENT_VALIDATION}
-            if not known or error.details.get("writeConcernErrors"):
+            if error.details.get("writeConcernErrors") and len(failures) < len(documents):
                 raise
             for failure in failures:
-                outcomes[failure["index"]] = failure["code"]
+                outcomes[failure["index"]] = write_error(failure)
         return outcomes
 
     async def get(self, user_id: ObjectId) -> User | None:

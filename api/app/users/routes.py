@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import lru_cache
 from typing import Annotated, Any
@@ -10,15 +11,17 @@ from bson import ObjectId
 from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
+from pymongo.errors import WriteError
 
-from app import problems
-from app.errors import DUPLICATE_KEY
+from app import errors, problems
 from app.etags import unchanged, versions
 from app.problems import Problem, documented
 from app.security import PROTECTED, GuardedRoute
 from app.users.listing import Listing
 from app.users.model import BULK_LIMIT, BulkItem, BulkOutcome, NewUser, Page, User, UserChange
 from app.users.repository import Users
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/users", tags=["users"], route_class=GuardedRoute)
 
@@ -114,6 +117,8 @@ async def create_users(
         except ValidationError as error:
             outcomes.append(BulkItem(index=index, status=422, detail=_what_is_wrong(error)))
     results = await _users(request).create_many([new for _, new in fitting]) if fitting else []
+    if unusual := [result for result in results if isinstance(result, WriteError) and not errors.is_callers(result)]:
+        log.error("%d users of a bulk were not created: %s", len(unusual), errors.summary(unusual[-1]))
     outcomes += [_outcome(index, result) for (index, _), result in zip(fitting, results, strict=True)]
     outcomes.sort(key=lambda outcome: outcome.index)
     created = sum(outcome.status == 201 for outcome in outcomes)
@@ -172,12 +177,11 @@ async def _mismatch(users: Users, user_id: str) -> Problem:
     )
 
 
-def _outcome(index: int, result: ObjectId | int) -> BulkItem:
+def _outcome(index: int, result: ObjectId | WriteError) -> BulkItem:
     if isinstance(result, ObjectId):
         return BulkItem(index=index, status=201, id=str(result))
-    if result == DUPLICATE_KEY:
-        return BulkItem(index=index, status=409, detail="this email is taken")
-    return BulkItem(index=index, status=422, detail="the document doesn't fit the collection's schema")
+    problem = errors.problem_of(result, "POST")
+    return BulkItem(index=index, status=problem.kind.status, detail=problem.detail)
 
 
 def _what_is_wrong(error: ValidationError) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import math
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+import bson
 import pytest
 from bson import ObjectId
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.problems import Problem
@@ -76,7 +79,17 @@ def test_the_longest_name_fits_into_a_cursor(letter: str) -> None:
         encoded("name", "Ada", "no id"),
         encoded("name", "Ada", 5),
         encoded("name", "Ada", str(ID), "more"),
+        encoded("name", "\ud800", str(ID)),
+        encoded("name", "Ada\udfff", str(ID)),
+        encoded("name", ["Ada"], str(ID)),
+        encoded("name", "Ada", "６" * 24),
+        encoded("name", "Ada", f"{ID}\n"),
+        encoded("name", "Ada", str(ID).upper()[:23]),
         base64.urlsafe_b64encode(b"[" * 1000).decode(),
+        base64.urlsafe_b64encode(b'{"a":' * 300).decode(),
+        base64.urlsafe_b64encode(json.dumps(["name", "Ada", str(ID)]).encode("utf-16")).decode(),
+        base64.urlsafe_b64encode(b"\xff\xfe").decode(),
+        base64.urlsafe_b64encode(b'["name","\xed\xa0\x80","%s"]' % str(ID).encode()).decode(),
     ],
 )
 def test_a_bad_cursor_is_refused(cursor: str) -> None:
@@ -85,7 +98,22 @@ def test_a_bad_cursor_is_refused(cursor: str) -> None:
     assert problem.value.kind.status == 422
 
 
-@pytest.mark.parametrize("value", [True, 1e300, 10**30, -(10**30), "now", None])
+@pytest.mark.parametrize("value", [2**63, 2**70, -(2**70), 1.5, math.nan, math.inf, True, "7", [7], {"$gt": 0}])
+def test_an_age_that_is_none_is_refused(value: Any) -> None:
+    with pytest.raises(Problem) as problem:
+        Listing(sort="age", cursor=encoded("age", value, str(ID))).query()
+    assert problem.value.kind.status == 422
+
+
+@given(st.lists(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(str(ID)), max_size=4))
+@example(["age", 2**70, str(ID)])
+def test_what_a_cursor_lets_through_can_be_asked_for(parts: list[Any]) -> None:
+    for sort in ("created_at", "name", "-age"):
+        with suppress(Problem):  # the only exception
+            bson.encode(Listing(sort=sort, cursor=encoded(sort, *parts[1:])).query())
+
+
+@pytest.mark.parametrize("value", [True, 2**70, math.nan, math.inf, 1e300, 10**30, -(10**30), "now", None])
 def test_a_time_that_is_none_is_refused(value: Any) -> None:
     with pytest.raises(Problem):
         Listing(sort="created_at", cursor=encoded("created_at", value, str(ID))).query()

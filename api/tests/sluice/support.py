@@ -53,11 +53,13 @@ def connections_of(replica_set: ReplicaSet, app_name: str) -> dict[str, int]:
 
 
 def fail(replica_set: ReplicaSet, address: str, commands: list[str], times: int = 1, **data: Any) -> None:
-    """Let the member's next commands fail: `errorCode=`, `closeConnection=`, or `blockConnection=, blockTimeMS=`."""
+    """Let the member's next commands fail: `errorCode=`, `closeConnection=`, or `blockConnection=, blockTimeMS=`.
+
+    `times=0` ends that.
+    """
     with replica_set.direct(address) as client:
-        client.admin.command(
-            "configureFailPoint", "failCommand", mode={"times": times}, data={"failCommands": commands, **data}
-        )
+        mode = {"times": times} if times else "off"
+        client.admin.command("configureFailPoint", "failCommand", mode=mode, data={"failCommands": commands, **data})
 
 
 async def settle(tasks: list[asyncio.Task[Any]]) -> list[Any]:

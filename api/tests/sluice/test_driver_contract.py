@@ -11,9 +11,14 @@ import motor.frameworks.asyncio
 import pytest
 from motor.metaprogramming import create_class_with_framework
 from pymongo import AsyncMongoClient, MongoClient
+from pymongo.asynchronous import mongo_client as asynchronous_client
 from pymongo.asynchronous import pool as asynchronous
-from pymongo.pool_shared import PoolState
+from pymongo.asynchronous import topology as asynchronous_topology
+from pymongo.errors import AutoReconnect, PyMongoError, _OperationCancelled
+from pymongo.pool_shared import PoolState, _PoolClosedError
+from pymongo.synchronous import mongo_client as synchronous_client
 from pymongo.synchronous import pool as synchronous
+from pymongo.synchronous import topology as synchronous_topology
 
 
 def test_the_versions_are_the_ones_that_were_read() -> None:
@@ -88,6 +93,29 @@ def test_the_drivers_filler_connects_without_a_handler_and_callers_with_one() ->
     """That is how a pool tells a connection that fills it up from one that an operation waits for."""
     assert "await self.connect()" in inspect.getsource(asynchronous.Pool.remove_stale_sockets)
     assert "self.connect(handler=handler)" in inspect.getsource(asynchronous.Pool._get_conn)
+
+
+def test_the_names_that_the_table_of_errors_reads_are_still_there() -> None:
+    """`sluice.errors.PoolClosed`, the label that excludes writes, and what a closed client says."""
+    assert issubclass(_PoolClosedError, PyMongoError)
+    assert not issubclass(_PoolClosedError, AutoReconnect)
+    assert issubclass(_OperationCancelled, AutoReconnect)
+    for module in (asynchronous_client, synchronous_client):
+        source = inspect.getsource(module)
+        # What a repeated write meets doesn't hide what its first attempt met.
+        assert 'has_error_label("NoWritesPerformed") and self._last_error' in source
+    for topology in (asynchronous_topology, synchronous_topology):
+        assert "after close" in inspect.getsource(topology)
+    error = PyMongoError()
+    error._add_error_label("NoWritesPerformed")
+    assert error.has_error_label("NoWritesPerformed")
+
+
+@pytest.mark.parametrize("pool", [asynchronous.Pool, synchronous.Pool])
+def test_what_the_filler_meets_is_overload_unless_the_member_refuses(pool: Any) -> None:
+    """That is why a pool that wasn't filled need not tell the driver: it does nothing about errors with this label."""
+    assert '_add_error_label("SystemOverloadedError")' in inspect.getsource(pool._handle_connection_error)
+    assert "_handle_connection_error" in inspect.getsource(pool.connect)
 
 
 def test_motor_asks_its_framework_for_a_way_into_the_threads() -> None:
