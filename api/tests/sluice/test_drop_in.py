@@ -6,7 +6,7 @@ import asyncio
 import time
 import warnings
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from typing import Any
 
@@ -43,7 +43,7 @@ async def list_all(sluice: Sluice) -> object:
 @pytest.mark.parametrize("operation", [find, insert, list_all])
 @pytest.mark.parametrize("seconds", [None, 3.0])
 async def test_refusals_are_the_drivers_own_kind_and_neither_retried_nor_held_against_the_member(
-    open_sluice: OpenSluice, operation: Callable[[Sluice], Awaitable[object]], seconds: float | None
+    open_sluice: OpenSluice, operation: Callable[[Sluice], Coroutine[Any, Any, object]], seconds: float | None
 ) -> None:
     sluice = await open_sluice(max_pool_size=1, wait_queue_multiple=1, wait_queue_timeout=0.4)
     await with_one_document(sluice)
@@ -168,8 +168,8 @@ async def test_the_drivers_own_timeout_shortens_the_wait(
 ) -> None:
     url = replica_set.url + ("&timeoutMS=300" if how == "timeoutMS" else "")
     sluice = await open_sluice(max_pool_size=1, url=url, wait_queue_timeout=5)
-    await with_one_document(sluice)
     with pymongo.timeout(10):  # also for a client with a timeout of its own
+        await with_one_document(sluice)
         holder = asyncio.create_task(slow(sluice, 1.5))
         await until(lambda: total(sluice).pool.active_connections == 1)
     started = time.monotonic()

@@ -56,8 +56,8 @@ def open_transactions(replica_set: ReplicaSet) -> int:
 
 def open_cursors(replica_set: ReplicaSet, namespace: str) -> int:
     with replica_set.direct(replica_set.primary()) as client:
-        stages = [{"$currentOp": {"idleCursors": True, "allUsers": True}}, {"$match": {"type": "idleCursor"}}]
-        return sum(1 for row in client.admin.aggregate(stages) if row["ns"] == namespace)
+        rows = client.admin.aggregate([{"$currentOp": {"idleCursors": True, "allUsers": True}}])
+        return sum(1 for row in rows if (row["type"], row["ns"]) == ("idleCursor", namespace))
 
 
 async def stored(sluice: Sluice) -> int | None:
