@@ -26,12 +26,12 @@ from pymongo.client_session import ClientSession
 from pymongo.synchronous import pool as synchronous
 
 from sluice.driver_clients import AsyncClient, SyncClient
-from sluice.errors import PoolUnavailable
+from sluice.errors import PoolUnavailable, QueueTimeout
 from sluice.finishing import motor_claim_of, needs_no_server
 from sluice.options import Options
 from sluice.pools import Address, AsyncPool, MemberPool, SyncPool, already_waited, name_of
 from sluice.snapshot import ANY_MEMBER, Counters
-from sluice.turnstile import Turnstile
+from sluice.turnstile import Claim, Turnstile
 
 if TYPE_CHECKING:
     from bson import ObjectId
@@ -248,7 +248,13 @@ class _Motor:
             raise PoolUnavailable("the MongoDB client is closed")
         with self._driver_timeout():  # begins here, not in the thread
             started = self._loop.time()
-            await self._gate.enter(motor_claim_of(function, values))
+            claim = motor_claim_of(function, values)
+            try:
+                await self._gate.enter(claim)
+            except QueueTimeout as error:
+                if claim is Claim.BEGUN:  # as the driver does it: the transaction may be tried again as a whole
+                    error._add_error_label("TransientTransactionError")
+                raise
             context = contextvars.copy_context()
         context.run(already_waited.set, self._loop.time() - started)
         try:

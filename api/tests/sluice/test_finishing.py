@@ -111,10 +111,14 @@ async def test_the_queues_timeout_keeps_no_commit_from_being_sent(
     sluice = await open_sluice(max_pool_size=1, wait_queue_timeout=0.2)
     await with_one_document(sluice)
     async with begun_transaction(sluice) as session:
-        busy = asyncio.create_task(slow(sluice, 0.8))
+        busy = asyncio.create_task(slow(sluice, 1))
         await until(lambda: queue(sluice).held == 1)
-        with pytest.raises(QueueTimeout):
+        with pytest.raises(QueueTimeout) as outside:
             await quick(sluice)
+        with pytest.raises(QueueTimeout) as inside:
+            await sluice.collection("slow").find_one({"_id": 1}, session=session)
+        labelled = [error.value.has_error_label("TransientTransactionError") for error in (outside, inside)]
+        assert labelled == [False, True]
         await session.commit_transaction()
         await busy
     assert open_transactions(replica_set) == 0
