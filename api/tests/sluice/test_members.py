@@ -43,7 +43,7 @@ async def test_a_slow_members_queue_is_seen_by_server_selection(
         await asyncio.sleep(0.1)
     refused = [error for error in await settle(tasks) if error is not None]
     assert refused == []
-    assert sorted(taken)[int(0.95 * len(taken))] < 3
+    assert sorted(taken)[int(0.95 * len(taken))] < 5
 
 
 def idle(sluice: Sluice) -> list[int]:
@@ -70,5 +70,5 @@ async def test_the_minimum_stays_open_and_what_is_beyond_it_goes(open_sluice: Op
 async def test_without_a_minimum_idle_connections_go(open_sluice: OpenSluice) -> None:
     sluice = await open_sluice(min_pool_size=0, max_idle_time=0.4)
     await with_one_document(sluice)
-    await until(lambda: total(sluice).pool.current_connections == 0, 10)
+    await until(lambda: "idle" in total(sluice).pool.closed and total(sluice).pool.current_connections == 0, 10)
     assert total(sluice).pool.closed.keys() == {"idle"}
