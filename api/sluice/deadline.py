@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from pymongo import _csot
 from pymongo.errors import ExecutionTimeout
 
 from sluice.errors import NOTHING_WRITTEN, DeadlineExceeded
@@ -141,11 +142,20 @@ def remaining() -> float | None:
     return None if deadline is None else deadline.when - time.monotonic()
 
 
+def driver_timeout() -> float | None:
+    """Seconds that `pymongo.timeout()` or `timeoutMS` leaves to the running operation; None without either."""
+    left = _csot.remaining()
+    return None if left is None else max(0.0, left)
+
+
 def allowance(seconds: float) -> float:
     """How long a wait of at most `seconds` may take so that its end can still be told before the deadline.
 
-    Past the deadline only clean-up runs, which isn't hurried.
+    Past the deadline only clean-up runs, which isn't hurried; the driver's own timeout holds for it, too.
     """
+    theirs = driver_timeout()
+    if theirs is not None:
+        seconds = min(seconds, theirs)
     deadline = _current.get()
     if deadline is None:
         return seconds

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import types
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
@@ -20,15 +20,18 @@ import motor.core
 import motor.frameworks.asyncio
 import pymongo
 from motor.metaprogramming import create_class_with_framework
+from pymongo import _csot
 from pymongo.asynchronous import pool as asynchronous
+from pymongo.client_session import ClientSession
 from pymongo.synchronous import pool as synchronous
 
-from sluice.errors import PoolUnavailable
+from sluice.driver_clients import AsyncClient, SyncClient
+from sluice.errors import PoolUnavailable, QueueTimeout
+from sluice.finishing import motor_claim_of, needs_no_server
 from sluice.options import Options
 from sluice.pools import Address, AsyncPool, MemberPool, SyncPool, already_waited, name_of
-from sluice.selection import AsyncClient, SyncClient
 from sluice.snapshot import ANY_MEMBER, Counters
-from sluice.turnstile import Turnstile, obliged
+from sluice.turnstile import Claim, Turnstile
 
 if TYPE_CHECKING:
     from bson import ObjectId
@@ -75,15 +78,6 @@ async def connect(options: Options, app_name: str, counters_of: Callable[[str], 
     client = opener(options, app_name, counters_of)
     await client.open()
     return client
-
-
-@contextmanager
-def _obliged() -> Iterator[None]:
-    token = obliged.set(True)
-    try:
-        yield
-    finally:
-        obliged.reset(token)
 
 
 def _is_srv(options: Options) -> bool:
@@ -165,9 +159,8 @@ class _PyMongo:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncClientSession]:
-        with _obliged():
-            async with self._client.start_session() as session, await session.start_transaction():
-                yield session
+        async with self._client.start_session() as session, await session.start_transaction():
+            yield session
 
     async def close(self) -> None:
         with pymongo.timeout(CLOSING):
@@ -193,8 +186,20 @@ def _add_future(
         future.add_done_callback(give_up)
 
 
+class _AgnosticSession(motor.core.AgnosticClientSession):
+    """Motor would abort a transaction that is left open on the event loop's own thread."""
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.end_session()
+
+
 class _AgnosticClient(motor.core.AgnosticClient[Document]):
     __delegate_class__ = SyncClient
+
+    def wrap(self, obj: Any) -> Any:
+        if isinstance(obj, ClientSession):
+            return create_class_with_framework(_AgnosticSession, self._framework, self.__module__)(obj, self)
+        return super().wrap(obj)
 
 
 class _Motor:
@@ -236,11 +241,21 @@ class _Motor:
         return loop.create_task(self._in_turn(function, *args, **kwargs))
 
     async def _in_turn(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        values = (*args, *kwargs.values())
+        if needs_no_server(function, values):
+            return function(*args, **kwargs)
         if self._closed:
             raise PoolUnavailable("the MongoDB client is closed")
-        started = self._loop.time()
-        await self._gate.enter()
-        context = contextvars.copy_context()
+        with self._driver_timeout():  # begins here, not in the thread
+            started = self._loop.time()
+            claim = motor_claim_of(function, values)
+            try:
+                await self._gate.enter(claim)
+            except QueueTimeout as error:
+                if claim is Claim.BEGUN:  # as the driver does it: the transaction may be tried again as a whole
+                    error._add_error_label("TransientTransactionError")
+                raise
+            context = contextvars.copy_context()
         context.run(already_waited.set, self._loop.time() - started)
         try:
             job = self._threads.submit(partial(context.run, partial(function, *args, **kwargs)))
@@ -249,6 +264,11 @@ class _Motor:
             raise
         job.add_done_callback(self._leave)
         return await asyncio.wrap_future(job)
+
+    def _driver_timeout(self) -> AbstractContextManager[Any]:
+        """`timeoutMS`, unless the caller has set a timeout with `pymongo.timeout()`."""
+        setting = self._client.options.timeout
+        return nullcontext() if setting is None or _csot.get_timeout() is not None else pymongo.timeout(setting)
 
     def _leave(self, job: Future[R]) -> None:
         """Called in the thread when the operation is really over, whoever still waits for it."""
@@ -279,9 +299,8 @@ class _Motor:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncClientSession]:
-        with _obliged():
-            async with await self._client.start_session() as session, session.start_transaction():
-                yield session
+        async with await self._client.start_session() as session, session.start_transaction():
+            yield session
 
     async def close(self) -> None:
         self._closed = True

@@ -1,22 +1,25 @@
 """What Sluice itself raises.
 
     PyMongoError
-    └── PoolError
-        ├── QueueFull          refused at once: the wait queue is at its limit
-        ├── QueueTimeout       waited as long as the queue, or the request, allows
-        ├── PoolUnavailable    no client yet, or it's closed
-        └── NotPrepared        a write before the database was prepared
+    └── ConnectionFailure
+        └── PoolError                  never reached MongoDB
+            ├── PoolUnavailable        no client yet, or it's closed
+            ├── QueueFull              refused at once: the wait queue is at its limit
+            ├── QueueTimeout           waited as long as the queue, the request or the driver's own timeout allows
+            └── NotPrepared            a write before the database was prepared
     TimeoutError
-    └── DeadlineExceeded       the request's own time is up
+    └── DeadlineExceeded               the request's own time is up
 
-None of them is a `ConnectionFailure`, so the driver neither retries them nor takes the member for broken.
+`QueueFull` and `QueueTimeout` are also the driver's `WaitQueueTimeoutError`, so that whoever knows the driver catches
+them and finds their `timeout` true. That is the one `ConnectionFailure` after which the driver keeps its opinion of the
+member; that it isn't retried is seen to by `sluice.driver_clients`.
 """
 
 from __future__ import annotations
 
 import re
 
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError, WaitQueueTimeoutError
 from pymongo.pool_shared import _PoolClosedError
 
 _TIMEOUTS = re.compile(r" \(configured timeouts:[^()]*\)")
@@ -50,7 +53,7 @@ def is_refusal(error: BaseException) -> bool:
     return isinstance(error, OperationFailure) and error.code in REFUSAL_CODES
 
 
-class PoolError(PyMongoError):
+class PoolError(ConnectionFailure):
     """An operation that never reached MongoDB; repeating it is always safe."""
 
     def __init__(self, message: str = "") -> None:
@@ -58,12 +61,12 @@ class PoolError(PyMongoError):
         super().__init__(message, {NOTHING_WRITTEN})
 
 
-class QueueFull(PoolError):
+class QueueFull(PoolError, WaitQueueTimeoutError):
     """Refused at once: as many operations wait for a connection as may."""
 
 
-class QueueTimeout(PoolError):
-    """No connection came free in the time that the queue or the request allows."""
+class QueueTimeout(PoolError, WaitQueueTimeoutError):
+    """No connection came free in the time that the queue, the request or the driver's own timeout allows."""
 
 
 class PoolUnavailable(PoolError):

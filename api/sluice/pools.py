@@ -12,15 +12,16 @@ import threading
 import time
 from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from pymongo.asynchronous import pool as asynchronous
 from pymongo.errors import AutoReconnect, OperationFailure, WaitQueueTimeoutError, _OperationCancelled
-from pymongo.monitoring import ConnectionClosedReason
-from pymongo.pool_shared import PoolState
+from pymongo.monitoring import ConnectionCheckOutFailedReason, ConnectionClosedReason
+from pymongo.pool_shared import PoolState, _AgnosticBasePool
 from pymongo.synchronous import pool as synchronous
 
-from sluice import deadline, timings
+from sluice import deadline, finishing, timings
 from sluice.errors import NOTHING_WRITTEN, is_refusal
 from sluice.snapshot import Counters, Gauges
 from sluice.turnstile import Turnstile
@@ -37,6 +38,7 @@ already_waited: ContextVar[float] = ContextVar("sluice_already_waited", default=
 """Seconds that an operation waited before its thread started (Motor)."""
 
 Address = tuple[str, int | None]
+_Connection = asynchronous.AsyncConnection | synchronous.Connection
 MakeTurnstile = Callable[[str, Counters, Callable[[], bool]], Turnstile]
 
 
@@ -96,6 +98,35 @@ class Tracker:
             taken = self.taken.pop(connection, None)
             if taken is not None:
                 self.counters.uses.observe(now - taken)
+
+
+def _idle_too_long(connection: _Connection) -> bool:
+    limit = connection.opts.max_idle_time_seconds
+    return limit is not None and connection.idle_time_seconds() > limit
+
+
+def _keep_minimum(pool: _AgnosticBasePool[Any]) -> None:
+    """Let the connections that make up the minimum start their idle time anew; the driver closes what is beyond it.
+
+    Dead ones go where the driver looks for those that are idle for too long.
+    """
+    makes_up = max(0, pool.opts.min_pool_size - pool.active_sockets)
+    for connection in [connection for connection in islice(pool.conns, makes_up) if _idle_too_long(connection)]:
+        if connection.conn_closed():
+            pool.conns.remove(connection)
+            pool.conns.append(connection)
+        else:
+            connection.update_last_checkin_time()
+
+
+def _keep_if_minimum(pool: _AgnosticBasePool[Any], connection: _Connection) -> None:
+    """The same for a connection that an operation has just taken."""
+    if (
+        _idle_too_long(connection)
+        and len(pool.conns) + pool.active_sockets <= pool.opts.min_pool_size
+        and not connection.conn_closed()
+    ):
+        connection.update_last_checkin_time()
 
 
 def _filled_in_vain(address: Address) -> None:
@@ -208,7 +239,8 @@ class AsyncPool(asynchronous.Pool):
         started = time.monotonic()
         if self.state != PoolState.READY:  # raises what the driver has for that
             return await super()._get_conn(checkout_started_time, handler)
-        await self.turnstile.enter()
+        if not self.turnstile.enter_at_once():
+            await self._wait_for_turn(checkout_started_time, handler)
         try:
             connection = await super()._get_conn(checkout_started_time, handler)
         except BaseException as error:
@@ -217,7 +249,30 @@ class AsyncPool(asynchronous.Pool):
             raise
         self.tracker.took(connection.id, started)
         self.turnstile.admit()
+        finishing.has_connection()
         return connection
+
+    async def _wait_for_turn(self, checkout_started_time: float, handler: _AsyncHandler | None) -> None:
+        """As the driver's own queue: server selection counts who waits, and each checkout that began has an end."""
+        self.operation_count += 1
+        try:
+            await self.turnstile.enter(finishing.claim_of(handler.session if handler else None))
+        except BaseException as error:
+            self._telemetry.checkout_failed(*self._why_failed(error), checkout_started_time)
+            raise
+        finally:
+            self.operation_count -= 1
+
+    def _why_failed(self, error: BaseException) -> tuple[str, str]:
+        """In the driver's words."""
+        if self.closed:
+            return "Connection pool was closed", ConnectionCheckOutFailedReason.POOL_CLOSED
+        if isinstance(error, WaitQueueTimeoutError):
+            return str(error), ConnectionCheckOutFailedReason.TIMEOUT
+        return (
+            "An error occurred while trying to establish a new connection",
+            ConnectionCheckOutFailedReason.CONN_ERROR,
+        )
 
     async def connect(self, handler: _AsyncHandler | None = None) -> asynchronous.AsyncConnection:
         filler = handler is None  # the driver's task that fills the pool to its minimum
@@ -244,7 +299,12 @@ class AsyncPool(asynchronous.Pool):
             self._returning -= 1
             self.turnstile.leave()
 
+    async def _perished(self, conn: asynchronous.AsyncConnection) -> bool:
+        _keep_if_minimum(self, conn)
+        return await super()._perished(conn)
+
     async def remove_stale_sockets(self, reference_generation: int) -> None:
+        _keep_minimum(self)
         try:
             await super().remove_stale_sockets(reference_generation)
         except _OperationCancelled:
@@ -335,7 +395,13 @@ class SyncPool(synchronous.Pool):
             if conn.closed:
                 self.tracker.closed(conn.id, ConnectionClosedReason.ERROR)
 
+    def _perished(self, conn: synchronous.Connection) -> bool:
+        _keep_if_minimum(self, conn)
+        return super()._perished(conn)
+
     def remove_stale_sockets(self, reference_generation: int) -> None:
+        with self.lock:
+            _keep_minimum(self)
         try:
             super().remove_stale_sockets(reference_generation)
         except _OperationCancelled:

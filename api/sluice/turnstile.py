@@ -9,14 +9,22 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from sluice import deadline
 from sluice.errors import QueueFull, QueueTimeout
 
-obliged: ContextVar[bool] = ContextVar("sluice_obliged", default=False)
-"""Set by whoever must finish what it has begun, a transaction: it waits its turn, but a full queue takes it in."""
+
+class Claim(Enum):
+    """How an operation may be turned away. Whatever it is, it waits its turn."""
+
+    ORDINARY = auto()
+    """By a full queue, and after the queue's timeout."""
+    BEGUN = auto()
+    """Only after the timeout: it belongs to something that has begun, a transaction."""
+    FINISHING = auto()
+    """Not at all: what it ends would stay open on the server."""
 
 
 @dataclass(slots=True)
@@ -72,22 +80,29 @@ class Turnstile:
         """How many more could enter now without waiting."""
         return 0 if self._waiters else self.slots - self.held
 
-    async def enter(self) -> None:
+    def enter_at_once(self) -> bool:
+        """Take a slot if that needs no waiting; whether it did. As after `enter`, one `leave` follows."""
+        if self._waiters or not self._open():
+            return False
+        self.held += 1
+        return True
+
+    async def enter(self, claim: Claim = Claim.ORDINARY) -> None:
         """Take a slot, in turn. Every successful `enter` is followed by one `leave`.
 
-        Raises `QueueFull` at once when the queue is at its limit, `QueueTimeout` when the wait is over, and whatever
-        `evict` was given.
+        Raises `QueueFull` at once when the queue is at its limit, `QueueTimeout` when the wait is over (both as the
+        claim has it; a timeout of the driver's own always counts), and whatever `evict` was given.
         """
-        if not self._waiters and self._open():
-            self.held += 1
+        if self.enter_at_once():
             return
-        if len(self._waiters) >= self.queue_limit and not obliged.get():
+        if len(self._waiters) >= self.queue_limit and claim is Claim.ORDINARY:
             self.refusals.full += 1
             raise QueueFull(f"{self.name}: {self.slots} in use and {self.queue_limit} waiting")
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         self._waiters[turn] = loop.time()
-        timer = loop.call_later(deadline.allowance(self.timeout), self._expire, turn)
+        longest = deadline.driver_timeout() if claim is Claim.FINISHING else deadline.allowance(self.timeout)
+        timer = None if longest is None else loop.call_later(longest, self._expire, turn)
         try:
             await turn
         except asyncio.CancelledError:
@@ -95,7 +110,8 @@ class Turnstile:
                 self.leave()  # the turn came in the very step in which the waiter was cancelled
             raise
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
             self._waiters.pop(turn, None)
 
     def leave(self) -> None:

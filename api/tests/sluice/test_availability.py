@@ -182,7 +182,7 @@ async def test_a_pool_that_is_cleared_while_it_is_filled_is_no_error(
         if done is not None:
             await done
 
-    await until(lambda: len(pool.conns) == 1)
+    await until(lambda: len(pool.conns) >= 1)  # or one that it was filled with, and one that an operation opened
     slow = {"failCommands": ["hello", "isMaster", "ismaster"], "blockConnection": True, "blockTimeMS": 2000}
     with replica_set.direct(primary) as client:
         client.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)

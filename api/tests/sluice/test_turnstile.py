@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pymongo
 import pytest
 
 from sluice import QueueFull, QueueTimeout, deadline
-from sluice.turnstile import Turnstile
+from sluice.turnstile import Claim, Turnstile
 from tests.conftest import until
 
 
@@ -63,6 +64,30 @@ async def test_a_full_queue_refuses_at_once_and_counts_it() -> None:
     assert turnstile.refusals.full == 1
     turnstile.leave()
     await waiter
+
+
+async def test_a_full_queue_takes_in_what_has_begun_and_what_ends_something_in_turn() -> None:
+    turnstile = make(slots=1, queue_limit=0, timeout=0.05)
+    await fill(turnstile)
+    begun = asyncio.create_task(turnstile.enter(Claim.BEGUN))
+    finishing = asyncio.create_task(turnstile.enter(Claim.FINISHING))
+    await until(lambda: turnstile.waiting == 2)
+    with pytest.raises(QueueFull):
+        await turnstile.enter()
+    with pytest.raises(QueueTimeout):
+        await begun
+    assert not finishing.done()
+    turnstile.leave()
+    await finishing
+    assert (turnstile.waiting, turnstile.held, turnstile.refusals.timeout) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("claim", Claim)
+async def test_the_drivers_own_timeout_holds_for_everybody(claim: Claim) -> None:
+    turnstile = make(slots=1, timeout=30)
+    await fill(turnstile)
+    with pymongo.timeout(0.05), pytest.raises(QueueTimeout):
+        await turnstile.enter(claim)
 
 
 async def test_a_waiter_times_out_and_is_forgotten() -> None:
