@@ -14,9 +14,9 @@
 #
 # Settings come from .env or the environment, see .env.example; run up.sh again to apply changed ones. SLUICE_PORT,
 # SLUICE_PROMETHEUS_PORT and SLUICE_GRAFANA_PORT move the stack, and for local processes SLUICE_API_PORT,
-# SLUICE_MONGO_PORT (the first of three), SLUICE_NGINX_EXPORTER_PORT and SLUICE_NGINX_STATUS_PORT. A second stack runs
-# beside it with other ports and another COMPOSE_PROJECT_NAME or SLUICE_HOME (environment only). SLUICE_RUN=native or
-# docker is as good as the flag.
+# SLUICE_MONGO_PORT (the first of three), SLUICE_NGINX_EXPORTER_PORT and SLUICE_NGINX_STATUS_PORT. With other ports a
+# second stack runs beside it, from another folder or with another COMPOSE_PROJECT_NAME or SLUICE_HOME (environment
+# only). SLUICE_RUN=native or docker is as good as the flag.
 set -euo pipefail
 # shellcheck source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -50,7 +50,9 @@ address() {
 up_in_containers() {
   unset SLUICE_RUN
   engine_answers || fail "no Docker engine with Compose 2 answers; --native runs the same services as local processes"
-  echo "==> Docker Compose: building and starting the stack"
+  if containers_run; then "$root/scripts/rollout.sh" --settle; fi
+  mark_project
+  echo "==> Docker Compose: building and starting the stack${COMPOSE_PROJECT_NAME:+ $COMPOSE_PROJECT_NAME}"
   if ! compose up --detach --build --wait --quiet-pull; then
     compose logs --no-color --tail 3 api mongo-init nginx >&2 || true
     fail "the stack does not come up (see above); docker compose logs shows more"

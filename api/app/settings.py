@@ -91,6 +91,7 @@ class Settings(BaseSettings):
 
     connection_budget: Count | None = None
     api_containers: Count = 1
+    api_name: Annotated[str, Field(min_length=1)] | None = None
 
     api_key: SecretStr | None = None
     api_key_file: Path | None = None

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.setting_errors import SettingsError
 from app.settings import Settings, load
+from app.siblings import warn_of_more
 
 _current: Settings | None = None
 _checked = False
@@ -46,6 +47,7 @@ def check(settings: Settings, *, again: bool = False) -> None:
         _complain(error)
         if not again:
             raise SystemExit(1) from None
+    warn_of_more(settings)
     _checked = True
 
 
