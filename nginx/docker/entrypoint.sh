@@ -126,6 +126,8 @@ proxy_read_timeout $(read_timeout)s;  # above REQUEST_TIMEOUT_MS and TIMEOUT
 proxy_next_upstream_tries 0;  # as many as there are entries: most may be of containers that don't listen yet, or have gone
 proxy_next_upstream_timeout 10s;
 END
+configure
+nginx -t -q -p $run -c $conf/nginx.conf # what is wrong is said here, before a pipe can swallow it
 # Until there is somebody to send requests to, nginx would complain every second.
 trap exit INT QUIT TERM
 tries=60
@@ -134,6 +136,5 @@ while [ -z "$(in_service)" ] && [ $tries -gt 0 ]; do
   sleep 1
 done
 configure
-nginx -t -q -p $run -c $conf/nginx.conf # what is wrong is said here, before a pipe can swallow it
 while sleep 2; do follow || true; done &
 exec "$here/../run.sh" $run/errors nginx -p $run -c $conf/nginx.conf
