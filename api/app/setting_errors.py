@@ -13,12 +13,16 @@ from pydantic_settings import BaseSettings
 
 
 class SettingsError(ValueError):
-    """Some setting is wrong; the text is one line, free of secrets."""
+    """Some settings are wrong; the text is one line, free of secrets, and `mistakes` has a line for each."""
+
+    def __init__(self, *mistakes: str) -> None:
+        self.mistakes = tuple(mistake.replace("\n", " ") for mistake in mistakes)
+        super().__init__("; ".join(self.mistakes))
 
 
-def describe(error: ValidationError, model: type[BaseSettings]) -> str:
-    """One line for everything that is wrong."""
-    return "; ".join(_describe(details, model) for details in error.errors(include_url=False)).replace("\n", " ")
+def describe(error: ValidationError, model: type[BaseSettings]) -> SettingsError:
+    """Everything that is wrong."""
+    return SettingsError(*(_describe(details, model) for details in error.errors(include_url=False)))
 
 
 def _describe(details: Any, model: type[BaseSettings]) -> str:
