@@ -36,6 +36,8 @@ def _describe(details: Any, model: type[BaseSettings]) -> str:
 
 def allowed(field: FieldInfo) -> str:
     """What a field accepts, in words."""
+    if field.description:
+        return field.description
     kinds = [kind for kind in _kinds(field.annotation) if kind is not types.NoneType]
     if get_origin(kinds[0]) is Literal:
         choices = [str(choice) for choice in get_args(kinds[0])]
@@ -47,7 +49,7 @@ def allowed(field: FieldInfo) -> str:
         lowest = max((limit.ge for limit in limits if isinstance(limit, Ge)), default=None)  # type: ignore[type-var]
         highest = max((limit.le for limit in limits if isinstance(limit, Le)), default=None)  # type: ignore[type-var]
         return f"a whole number from {lowest} to {highest}"
-    return "a path" if kinds[0] is Path else field.description or "a non-empty text"
+    return "a path" if kinds[0] is Path else "a non-empty text"
 
 
 def _holds_secret(field: FieldInfo) -> bool:

@@ -47,7 +47,7 @@ def _memory(text: str) -> str:
     return text
 
 
-Port = Annotated[int, Field(ge=1, le=65_535)]
+Port = Annotated[int, Field(ge=1, le=65_535, description="a port, 1 to 65535")]
 Retention = Annotated[
     str,
     AfterValidator(_retention),
@@ -73,7 +73,7 @@ class StackSettings(BaseSettings):
 
     sluice_api_port: Port = 8001
     sluice_nginx_status_port: Port = 8002
-    sluice_mongo_port: Annotated[int, Field(ge=1, le=65_533)] = 27117  # three in a row
+    sluice_mongo_port: Annotated[int, Field(ge=1, le=65_533, description="1 to 65533, three ports are used")] = 27117
     sluice_nginx_exporter_port: Port = 9113
 
     sluice_address: Address = "127.0.0.1"

@@ -45,12 +45,12 @@ def check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
             ("PROMETHEUS_RETENTION", value, "a duration up to 100y")
             for value in ("abc", "7", "0d", "1m1h", "-1d", "1.5d", "101y", "7 d", "\u0667d", "9" * 99 + "d")
         ),
-        *(("SLUICE_PORT", value, "a whole number from 1 to 65535") for value in ("http", "0", "65536", "8000-8010")),
+        *(("SLUICE_PORT", value, "a port, 1 to 65535") for value in ("http", "0", "65536", "8000-8010")),
         *(("SLUICE_ADDRESS", value, "the IP address of an interface") for value in ("localhost", "1.2.3", "::g")),
         *(("API_CPUS", value, "a number from 0.01 to 1024") for value in ("two", "0", "-1", "1,5")),
         *(("MONGO_MEMORY", value, "a number with b, k, m, g or t") for value in ("lots", "1m", "2 g", "-2g")),
         ("DATABASE_NAME", "a.b", "1 to 63 characters"),
-        ("SLUICE_MONGO_PORT", "65534", "a whole number from 1 to 65533"),
+        ("SLUICE_MONGO_PORT", "65534", "1 to 65533, three ports are used"),
         ("WORKERS", "two", "a whole number from 1"),
     ],
 )
