@@ -187,7 +187,6 @@ class Settings(BaseSettings):
             batch=self.coalesce_batch,
             batch_bytes=self.coalesce_batch_bytes,
             slow_operation=self.slow_operation_ms / 1000,
-            app_name=options_of(url).get("appname") or "sluice",
             planned_connections=self.demand.connections,
         )
 

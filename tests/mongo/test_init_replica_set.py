@@ -132,16 +132,8 @@ def test_a_member_that_is_not_there_is_one_clear_line(member: Member) -> None:
 
 @pytest.mark.parametrize("name", ["a.b", "a b", "a$b", "", "x" * 64])
 def test_a_name_that_no_database_may_have_is_one_clear_line(tmp_path: Path, name: str) -> None:
-    command = [
-        sys.executable,
-        ROOT / "mongo/init_replica_set.py",
-        "--hosts=h:1",
-        "--secrets",
-        tmp_path,
-        "--database",
-        name,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    program = [sys.executable, str(ROOT / "mongo/init_replica_set.py"), "--hosts=h:1", f"--secrets={tmp_path}"]
+    done = subprocess.run([*program, f"--database={name}"], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert done.stderr.startswith(f"init_replica_set: DATABASE_NAME={name!r}: allowed is 1 to 63 characters, none of")
 
