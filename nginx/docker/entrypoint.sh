@@ -114,6 +114,16 @@ case ${SLUICE_ADDRESS:-127.0.0.1} in
     ;;
 esac
 
+if [ "${SLUICE_LISTEN:-plain}" = tls ]; then
+  for file in fullchain.pem privkey.pem; do
+    if [ ! -r /run/tls/$file ]; then
+      echo "nginx: TLS_DIRECTORY: $file must be there and readable for uid $(id -u); a link that leads out of the folder," \
+        "as certbot's are, leads nowhere in a container: docs/compose.md" >&2
+      exit 1
+    fi
+  done
+fi
+
 mkdir -p $conf/locations $run/logs
 cp "$here/../nginx.conf" "$here/../mime_types.conf" "$here"/*.conf "$here/${SLUICE_LISTEN:-plain}"/*.conf $conf/
 mv $conf/grafana.conf $conf/again.conf $conf/locations/

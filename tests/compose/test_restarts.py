@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,14 +60,22 @@ def test_one_service_killed_and_started(project: Project, user: Any, service: st
     serves(project, user)
 
 
-def test_stopped_run_in_the_foreground_ended_by_ctrl_c_and_brought_up_again(project: Project, user: Any) -> None:
+def test_stopped_run_in_the_foreground_ended_by_ctrl_c_and_brought_up_again(
+    project: Project, user: Any, tmp_path: Path
+) -> None:
     project.compose("stop")
-    foreground = subprocess.Popen(
-        ["docker", "compose", "up"], env=project.environment, cwd=ROOT,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    shown = tmp_path / "shown"
+    with shown.open("wb") as output:
+        foreground = subprocess.Popen(
+            ["docker", "compose", "up"], env=project.environment, cwd=ROOT,
+            stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
     try:
         until(lambda: len(project.containers("nginx-exporter")) == 1, 120)  # the last to start
+        lines = shown.read_text().partition("Attaching to")[2].splitlines()
+        ready = next(number for number, line in enumerate(lines) if "Sluice is ready" in line)
+        assert f"http://localhost:{project.port}/docs" in lines[ready]
+        assert ready < 30, lines
         serves(project, user)
         foreground.send_signal(signal.SIGINT)
         foreground.wait(60)
