@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(500)  # the first test pays for the engine, the
         ("MAX_REQUESTS_IN_PROGRESS", "abc", "MAX_REQUESTS_IN_PROGRESS='abc': allowed is a whole number"),
         ("PROMETHEUS_RETENTION", "abc", "PROMETHEUS_RETENTION='abc': allowed is a duration"),
         ("DATABASE_NAME", "a.b", "DATABASE_NAME='a.b': allowed is 1 to 63 characters"),
-        ("SLUICE_ADDRESS", "0.0.0.0", "allowed is loopback, or an API_KEY"),
+        ("SLUICE_ADDRESS", "192.0.2.1", "allowed is loopback, or an API_KEY"),
     ],
 )
 def test_a_wrong_setting_is_one_line_and_a_running_stack_serves_on(
