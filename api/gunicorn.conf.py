@@ -5,11 +5,12 @@ from gunicorn.workers.base import Worker
 
 from app import logs
 from app.gunicorn_logger import InterceptedLogger
-from app.startup import check, refresh
+from app.startup import check, refresh, warn
 from app.worker import SluiceWorker, die_with_master
 
 settings = refresh()  # ends the master in one line if they are wrong; at a reload the old ones stay
 logs.set_up(settings)
+warn()
 
 bind = settings.bind
 workers = settings.workers

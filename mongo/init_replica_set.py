@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ ALREADY_INITIALIZED = 23
 USER_EXISTS = 51003
 ROLE_EXISTS = 51002
 ROLE = "sluiceApplication"
+DATABASE = re.compile(r'[^/\\. "$*<>:|?\x00-\x1f]{1,63}')
+ALLOWED = r'1 to 63 characters, none of / \ . " $ * < > : | ? and space'
 
 FIRST_ELECTION_MS = 1_500
 """Members wait that long before they stand for election; at the first start nobody is there to wait for."""
@@ -187,6 +190,9 @@ def main() -> int:
         help=f"how long members miss a primary before they elect another (default: as it is; at first {ELECTION_MS})",
     )
     given = parser.parse_args()
+    if not DATABASE.fullmatch(given.database):
+        print(f"init_replica_set: DATABASE_NAME={given.database!r}: allowed is {ALLOWED}", file=sys.stderr)
+        return 1
     replica_set = ReplicaSet(
         name=given.name,
         hosts=given.hosts.split(","),

@@ -28,6 +28,14 @@ def make_grafana_password(folder: Path) -> None:
     _once(folder / "admin_password", secrets.token_urlsafe(16), 0o444)
 
 
+def give(folder: Path, owner: int) -> None:
+    """Let this user and nobody else read what is in `folder`, for programs that run as him. Raises `OSError`."""
+    if folder.stat().st_uid == os.geteuid():
+        folder.chmod(0o700)
+    for path in (*folder.iterdir(), folder):
+        os.chown(path, owner, owner)
+
+
 def _once(path: Path, text: str, mode: int = 0o400) -> None:
     if path.exists():
         return
@@ -46,7 +54,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--grafana", type=Path, metavar="FOLDER", help="where to put Grafana's password, if anywhere")
+    parser.add_argument("--owner", type=int, metavar="UID", help="whose the folder is to be (default: nothing changes)")
     given = parser.parse_args()
     make_secrets(given.folder)
+    if given.owner is not None:
+        give(given.folder, given.owner)
     if given.grafana:
         make_grafana_password(given.grafana)

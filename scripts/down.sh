@@ -24,6 +24,7 @@ if engine_answers && [[ -n $(compose ps --all --quiet 2>/dev/null) ]]; then
 elif engine_answers && ((${#volumes[@]})); then
   compose down "${volumes[@]}"
 fi
+if ((${#volumes[@]})) && engine_answers; then unmark_project; fi
 [[ -x $SLUICE_HOME/venv/bin/python ]] || exit 0
 native_path
 exec "$SLUICE_HOME/venv/bin/python" "$root/scripts/native/down.py" "${arguments[@]}"

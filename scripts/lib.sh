@@ -40,7 +40,69 @@ container_logs() {
 # engine_answers: is there a Docker engine with Compose, and is it wanted (SLUICE_RUN is not native)
 engine_answers() {
   [[ ${SLUICE_RUN:-} != native ]] && command -v docker >/dev/null &&
-    docker compose version >/dev/null 2>&1 && timeout 10 docker version >/dev/null 2>&1
+    docker compose version >/dev/null 2>&1 && timeout 10 docker version >/dev/null 2>&1 && name_project
+}
+
+# name_project: what this folder's stack in containers is called, where neither the environment nor .env says so. As
+# Compose would, after the folder, unless another folder's stack has that name; then a number makes it another one.
+# Until that rule came, every stack was called sluice: its data are found.
+name_project() {
+  [[ -z ${COMPOSE_PROJECT_NAME:-} ]] || return 0
+  ! grep -Eqs '^[[:space:]]*(export[[:space:]]+)?COMPOSE_PROJECT_NAME[[:space:]]*[=:]' "$root/.env" || return 0
+  local name marked
+  name=$(basename "$root" | tr '[:upper:]' '[:lower:]' | tr -cd 'a-z0-9_-' | sed 's/^[_-]*//')
+  name=${name:-sluice}
+  marked=$(docker volume ls --quiet --filter "label=sluice.folder=$root" | head -n 1)
+  if [[ -n $marked ]]; then
+    name=${marked%_folder}
+  elif ! belongs "$name" && { belongs sluice || { ! has_data "$name" && has_data sluice && ! taken sluice; }; }; then
+    name=sluice
+  elif taken "$name"; then
+    name=$name-$(printf %s "$root" | cksum | cut -d ' ' -f 1)
+  fi
+  export COMPOSE_PROJECT_NAME=$name
+  project_was_named=yes
+}
+
+# mark_project: let others see, even when it is down, whose stack this is
+mark_project() {
+  [[ -z ${project_was_named:-} ]] ||
+    docker volume create --label "sluice.folder=$root" "${COMPOSE_PROJECT_NAME}_folder" >/dev/null
+}
+
+# unmark_project: once its data are gone
+unmark_project() {
+  [[ -z ${project_was_named:-} ]] || docker volume rm --force "${COMPOSE_PROJECT_NAME}_folder" >/dev/null
+}
+
+# folders PROJECT: those that its containers were started from, and the one that is marked
+folders() {
+  docker ps --all --filter "label=com.docker.compose.project=$1" \
+    --format '{{.Label "com.docker.compose.project.working_dir"}}'
+  docker volume inspect --format '{{index .Labels "sluice.folder"}}' "$1_folder" 2>/dev/null || true
+}
+
+# belongs PROJECT: was it started from this folder
+belongs() {
+  local folder
+  while read -r folder; do
+    [[ ! $folder -ef $root ]] || return 0
+  done < <(folders "$1")
+  return 1
+}
+
+# taken PROJECT: was it started from another folder, which is still there
+taken() {
+  local folder
+  while read -r folder; do
+    if [[ -d $folder && ! $folder -ef $root ]]; then return 0; fi
+  done < <(folders "$1")
+  return 1
+}
+
+# has_data PROJECT
+has_data() {
+  docker volume inspect "$1_mongo1" >/dev/null 2>&1
 }
 
 # containers_run: does the stack run in containers

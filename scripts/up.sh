@@ -14,16 +14,16 @@
 #
 # Settings come from .env or the environment, see .env.example; run up.sh again to apply changed ones. SLUICE_PORT,
 # SLUICE_PROMETHEUS_PORT and SLUICE_GRAFANA_PORT move the stack, and for local processes SLUICE_API_PORT,
-# SLUICE_MONGO_PORT (the first of three), SLUICE_NGINX_EXPORTER_PORT and SLUICE_NGINX_STATUS_PORT. A second stack runs
-# beside it with other ports and another COMPOSE_PROJECT_NAME or SLUICE_HOME (environment only). SLUICE_RUN=native or
-# docker is as good as the flag.
+# SLUICE_MONGO_PORT (the first of three), SLUICE_NGINX_EXPORTER_PORT and SLUICE_NGINX_STATUS_PORT. With other ports a
+# second stack runs beside it, from another folder or with another COMPOSE_PROJECT_NAME or SLUICE_HOME (environment
+# only). SLUICE_RUN=native or docker is as good as the flag.
 set -euo pipefail
 # shellcheck source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 way=${SLUICE_RUN:-}
 detach=
-arguments=()
+arguments=() without=()
 while (($#)); do
   case $1 in
     -h | --help) usage && exit ;;
@@ -47,11 +47,42 @@ address() {
   echo "http://localhost:${published##*:}"
 }
 
+# find_ports: before anything is started, see that nobody else has the ports; without Grafana's there is still an API
+find_ports() {
+  local service address port target setting
+  while read -r service address port target; do
+    [[ $(compose port "$service" "$target" 2>/dev/null) != *:"$port" ]] || continue # it is ours
+    case $service:$target in
+      nginx:8443) setting=SLUICE_HTTPS_PORT ;;
+      nginx:8080) setting=SLUICE_HTTP_PORT ;;
+      nginx:*) setting=SLUICE_PORT ;;
+      prometheus:*) setting=SLUICE_PROMETHEUS_PORT ;;
+      *) setting=SLUICE_GRAFANA_PORT ;;
+    esac
+    [[ $address != 0.0.0.0 ]] || address=127.0.0.1
+    if ! (: <"/dev/tcp/$address/$port") 2>/dev/null; then continue; fi
+    [[ $service == grafana ]] || fail "port $port for $service is taken: end what listens there, or choose another with $setting"
+    echo "==> port $port is taken: no Grafana; $setting chooses another"
+    without=(--scale grafana=0)
+  done < <(compose config | awk '
+    /^  [a-z]/ {service = $1; sub(":", "", service)}
+    /^      - mode:/ {address = "0.0.0.0"}
+    $1 == "host_ip:" {address = $2}
+    $1 == "target:" {target = $2}
+    $1 == "published:" {gsub("\"", ""); print service, address, $2, target}')
+}
+
 up_in_containers() {
   unset SLUICE_RUN
   engine_answers || fail "no Docker engine with Compose 2 answers; --native runs the same services as local processes"
-  echo "==> Docker Compose: building and starting the stack"
-  if ! compose up --detach --build --wait --quiet-pull; then
+  if containers_run; then "$root/scripts/rollout.sh" --settle; fi
+  mark_project
+  echo "==> Docker Compose: building and starting the stack${COMPOSE_PROJECT_NAME:+ $COMPOSE_PROJECT_NAME}"
+  compose config --quiet || fail "Docker Compose can't use these settings (see above); nothing was changed"
+  compose build --quiet
+  compose run --rm --no-deps --no-TTY settings || fail "nothing was changed"
+  find_ports
+  if ! compose up --detach --wait --quiet-pull "${without[@]}"; then
     compose logs --no-color --tail 3 api mongo-init nginx >&2 || true
     fail "the stack does not come up (see above); docker compose logs shows more"
   fi

@@ -14,11 +14,13 @@ from loguru import logger
 from app import context, worker_slot
 from app.log_limit import LogLimit
 from app.log_sink import FileSink, StreamSink
+from app.masks import Masks
 from app.settings import Settings
 
 if TYPE_CHECKING:
     from loguru import Message, Record
 
+Origin = tuple[str, str, str]
 _LOGGERS = ("uvicorn", "uvicorn.error", "gunicorn.error")
 _ACCESS = ("uvicorn.access", "gunicorn.access")
 """The service's own access log says more."""
@@ -69,10 +71,7 @@ class Logs:
 
     def __init__(self, settings: Settings) -> None:
         self._format = _as_json if settings.log_format == "json" else _as_text
-        forms = {form for secret in settings.secrets for form in _forms(secret)}
-        # The longest first: one secret may begin with another.
-        texts = sorted(map(re.escape, forms), key=len, reverse=True)
-        self._secrets = re.compile("|".join(texts)) if texts else None
+        self._masked = Masks(settings.secrets)
         self._sink = (
             FileSink(settings.log_file)
             if settings.log_file is not None
@@ -82,11 +81,14 @@ class Logs:
     def __call__(self, message: Message) -> None:
         record = message.record
         # Before they are escaped for the line, which changes how a secret looks.
-        text = self._format(record, self._masked(record["message"]), self._masked(_traceback(record)))
-        self._sink.write(self._masked(text).encode("utf-8", "backslashreplace"))
+        text = self._format(record, self._masked(record["message"]), self._masked(_traceback(record)), self._origin())
+        self._sink.write(text.encode("utf-8", "backslashreplace"))
 
-    def _masked(self, text: str) -> str:
-        return self._secrets.sub("***", text) if self._secrets is not None else text
+    def _origin(self) -> Origin:
+        """The worker's number, and the request's id and trace, which the caller may have chosen."""
+        number = worker_slot.number()
+        worker = "-" if number is None else str(number)
+        return worker, self._masked(context.request_id.get()), context.trace_id.get()
 
 
 def set_up(settings: Settings) -> None:
@@ -117,13 +119,8 @@ def silence(source: logging.Logger) -> None:
     source.propagate = False
 
 
-def _forms(secret: str) -> set[str]:
-    """A secret as it is, and as it looks within JSON and within a `repr`."""
-    return {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
-
-
-def _as_text(record: Record, message: str, traceback: str) -> str:
-    worker, request, trace = _origin()
+def _as_text(record: Record, message: str, traceback: str, origin: Origin) -> str:
+    worker, request, trace = origin
     traced = f" trace={trace}" if trace else ""
     head = (
         f"{record['time']:YYYY-MM-DD HH:mm:ss.SSS} | {record['level'].name} | worker={worker} request={request}{traced}"
@@ -137,8 +134,8 @@ def _one_line(text: str) -> str:
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def _as_json(record: Record, message: str, traceback: str) -> str:
-    worker, request, trace = _origin()
+def _as_json(record: Record, message: str, traceback: str, origin: Origin) -> str:
+    worker, request, trace = origin
     line: dict[str, Any] = {
         "time": record["time"].isoformat(timespec="milliseconds"),
         "level": record["level"].name,
@@ -154,11 +151,6 @@ def _as_json(record: Record, message: str, traceback: str) -> str:
     if record["exception"] is not None:
         line["exception"] = traceback
     return json.dumps(line, ensure_ascii=False, default=str) + "\n"
-
-
-def _origin() -> tuple[str, str, str]:
-    number = worker_slot.number()
-    return "-" if number is None else str(number), context.request_id.get(), context.trace_id.get()
 
 
 def _traceback(record: Record) -> str:

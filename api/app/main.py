@@ -13,7 +13,7 @@ from app.lifespan import lifespan
 from app.middleware import BodyLimit, Context, Deadline, Problems
 from app.problems import ProblemDetails
 from app.settings import Settings
-from app.startup import check, current
+from app.startup import check, current, warn
 
 RESOURCES = ("app.users",)
 """Each a folder with a `router`, and `prepare`, which makes its collection ready."""
@@ -67,6 +67,7 @@ def serve() -> FastAPI:
     settings = current()
     check(settings)
     logs.set_up(settings)
+    warn()
     return create_app(settings)
 
 

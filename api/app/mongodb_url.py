@@ -8,9 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote_plus
 
+from bson.codec_options import DatetimeConversion
+from pymongo.client_options import ClientOptions
 from pymongo.common import URI_OPTIONS_VALIDATOR_MAP
 from pymongo.errors import ConfigurationError
 from pymongo.uri_parser_shared import _validate_uri
+
+from sluice.options import url_options
 
 # Options that have a variable of their own; said twice they could only contradict each other.
 VARIABLES = {
@@ -29,19 +33,41 @@ ALLOWED = (
     "mongodb://[user:password@]host[:port][,host…][/database][?option=value&…] or mongodb+srv://…, "
     "with user and password percent-encoded"
 )
-_USER_INFO = re.compile(r"^([a-z+]*:?/{0,2}).*@", re.DOTALL | re.IGNORECASE)
+_BEGINNING = re.compile(r"([a-z+]*:?/{0,2})", re.IGNORECASE)
 _NO_PORT = re.compile(r":(?!\d{1,5}(?:[,/?]|$))")
+_PLAIN = re.compile(r"(?:localhost|[\w-]+(?:\.[\w-]+)+):\d{1,5}/?", re.ASCII)
+_BRACKETS = re.compile(r"\[[^\[\]]*\]")
 _TOKEN = re.compile(r"\bAWS_SESSION_TOKEN:([^,]*)", re.IGNORECASE)
 """The only one of these properties that is secret; others are `true`, or the name of a service."""
-_SECRET_OPTION = re.compile(r"([?&;][^=&;]*(?:password|properties)[^=&;]*=)[^&;]*", re.IGNORECASE)
+_SECRET = ("password", "properties")
+"""Words in the names of options that hold secrets."""
+
+
+_REFUSALS = (ConfigurationError, ValueError, TypeError, LookupError, OSError, Warning)
+_READ_CONCERNS = ("local", "available", "majority", "snapshot")
 
 
 def masked(url: str) -> str:
     """The URL with `***` for everything that may be secret, also where the URL is malformed."""
+    head, at, hosts = url.rpartition("@")
     scheme, separator, rest = url.partition("://")
-    if "@" not in url and _NO_PORT.search(re.sub(r"\[.*?\]", "", rest.partition("?")[0])):
-        return f"{scheme}{separator}***"  # user:password without a host
-    return _SECRET_OPTION.sub(r"\1***", _USER_INFO.sub(r"\1***@", url))
+    if at:
+        beginning = _BEGINNING.match(head)
+        url = f"{beginning[0] if beginning and ':' in beginning[0] else ''}***@{hosts}"
+    elif _NO_PORT.search(_BRACKETS.sub("", rest.partition("?")[0])) or not separator:
+        # user:password without a host, or whatever it is
+        return f"{scheme}{separator}***" if separator else url if _PLAIN.fullmatch(url) else "***"
+    pairs = re.split(r"([?&;])", url)
+    return "".join(_without_secret(pair) if number else pair for number, pair in enumerate(pairs))
+
+
+def _without_secret(pair: str) -> str:
+    name, equals, _ = pair.partition("=")
+    return f"{name}=***" if equals and _is_secret(name) else pair
+
+
+def _is_secret(option: str) -> bool:
+    return any(word in option.lower() for word in _SECRET)
 
 
 def secrets_of(url: str) -> set[str]:
@@ -60,26 +86,40 @@ def secrets_of(url: str) -> set[str]:
 def options_of(url: str) -> Mapping[str, Any]:
     """The URL's options, checked; keys as the driver names them, in any case.
 
-    Raises `ValueError` with one sentence, free of secrets, for a URL that the driver refuses or would partly ignore.
-    `mongodb+srv` needs no DNS here.
+    Raises `ValueError` with one sentence, free of secrets, for a URL that the driver refuses or would partly ignore,
+    and for an option that has a variable of its own or would make the service's answers untrue. `mongodb+srv` needs
+    no DNS here.
     """
-    _check_options(url)
+    shown = f"MONGODB_URL={masked(url)!r}"
+    query = url.partition("?")[2]
+    # What stands before an @ may be a password that isn't encoded, and so may what looks like options there.
+    mixed_up = "@" in query or re.search(r"\s", url) is not None or masked(url).endswith("://***")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # what the driver would ignore with a warning
+        if not mixed_up:
+            _check_options(url, shown)
         try:
-            options: Mapping[str, Any] = _validate_uri(url, validate=True, warn=False)["options"]
-        except (ConfigurationError, ValueError, TypeError, OSError, Warning):  # its text may quote a password
-            raise ValueError(f"MONGODB_URL={masked(url)!r}: allowed is {ALLOWED}") from None
+            parts = _validate_uri(url, validate=True, warn=False)
+        except _REFUSALS:  # its text may quote a password
+            raise ValueError(f"{shown}: allowed is {ALLOWED}") from None
+        if mixed_up:
+            if re.search(r"\s", url):
+                raise ValueError(f"{shown}: allowed is {ALLOWED}")
+            _check_options(url, shown)
+        options: Mapping[str, Any] = parts["options"]
+        try:
+            ClientOptions(parts["username"], parts["password"], parts["database"], options)
+        except _REFUSALS as error:
+            reason = str(error) if not any(secret in str(error) for secret in secrets_of(url)) else "refused"
+            raise ValueError(f"{shown}: options that don't go together: {reason}") from None
     return options
 
 
-def _check_options(url: str) -> None:
-    query = url.partition("://")[2].partition("?")[2]
+def _check_options(url: str, shown: str) -> None:
     seen: set[str] = set()
-    for pair in filter(None, re.split("[&;]", query)):
-        name, _, value = pair.partition("=")
+    for name, value in url_options(url):
         key = name.lower()
-        where = f"MONGODB_URL={masked(url)!r}: option {name}"
+        where = f"{shown}: option {name}"
         if variable := VARIABLES.get(key):
             raise ValueError(f"{where} is not allowed there: set {variable} instead")
         if key not in URI_OPTIONS_VALIDATOR_MAP:
@@ -89,7 +129,29 @@ def _check_options(url: str) -> None:
             raise ValueError(f"{where} is given twice: allowed is once")
         seen.add(key)
         try:
-            URI_OPTIONS_VALIDATOR_MAP[key](name, unquote_plus(value))
-        except (ConfigurationError, ValueError, TypeError, OSError) as error:
-            reason = "" if _SECRET_OPTION.match(f"?{pair}") else f": {error}"
+            understood = URI_OPTIONS_VALIDATOR_MAP[key](name, unquote_plus(value))
+        except _REFUSALS as error:
+            reason = "" if _is_secret(name) or isinstance(error, KeyError) else f": {error}"
             raise ValueError(f"{where} has a value that is not allowed{reason}") from None
+        if untrue := _untrue(key, understood):
+            raise ValueError(f"{where}={value} {untrue}")
+
+
+def _untrue(option: str, value: Any) -> str | None:
+    """What is allowed in place of a value with which the service couldn't keep what its answers say."""
+    match option:
+        case "w" if value in (0, ""):
+            return "would answer before a write is done, or failed: allowed is 1 or more, a tag or majority"
+        case "readconcernlevel" if value == "linearizable":
+            return "holds for reads of one document, and reads travel together here: allowed is majority"
+        case "readconcernlevel" if value not in _READ_CONCERNS:
+            return f"is no read concern: allowed is {', '.join(_READ_CONCERNS[:-1])} or {_READ_CONCERNS[-1]}"
+        case "tz_aware" if value is False:
+            return "would take its zone from each time: allowed is true"
+        case "datetime_conversion" if value != DatetimeConversion.DATETIME:
+            return "would make numbers of times: allowed is DATETIME"
+        case "unicode_decode_error_handler" if value != "strict":
+            return "would change texts that are read: allowed is strict"
+        case "loadbalanced" if value is True:
+            return "hides the members, whose pools are what this is about: allowed is false"
+    return None

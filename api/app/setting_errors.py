@@ -13,12 +13,16 @@ from pydantic_settings import BaseSettings
 
 
 class SettingsError(ValueError):
-    """Some setting is wrong; the text is one line, free of secrets."""
+    """Some settings are wrong; the text is one line, free of secrets, and `mistakes` has a line for each."""
+
+    def __init__(self, *mistakes: str) -> None:
+        self.mistakes = tuple(mistake.replace("\n", " ") for mistake in mistakes)
+        super().__init__("; ".join(self.mistakes))
 
 
-def describe(error: ValidationError, model: type[BaseSettings]) -> str:
-    """One line for everything that is wrong."""
-    return "; ".join(_describe(details, model) for details in error.errors(include_url=False)).replace("\n", " ")
+def describe(error: ValidationError, model: type[BaseSettings]) -> SettingsError:
+    """Everything that is wrong."""
+    return SettingsError(*(_describe(details, model) for details in error.errors(include_url=False)))
 
 
 def _describe(details: Any, model: type[BaseSettings]) -> str:
@@ -32,6 +36,8 @@ def _describe(details: Any, model: type[BaseSettings]) -> str:
 
 def allowed(field: FieldInfo) -> str:
     """What a field accepts, in words."""
+    if field.description:
+        return field.description
     kinds = [kind for kind in _kinds(field.annotation) if kind is not types.NoneType]
     if get_origin(kinds[0]) is Literal:
         choices = [str(choice) for choice in get_args(kinds[0])]
@@ -43,7 +49,7 @@ def allowed(field: FieldInfo) -> str:
         lowest = max((limit.ge for limit in limits if isinstance(limit, Ge)), default=None)  # type: ignore[type-var]
         highest = max((limit.le for limit in limits if isinstance(limit, Le)), default=None)  # type: ignore[type-var]
         return f"a whole number from {lowest} to {highest}"
-    return "a path" if kinds[0] is Path else field.description or "a non-empty text"
+    return "a path" if kinds[0] is Path else "a non-empty text"
 
 
 def _holds_secret(field: FieldInfo) -> bool:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app import env_file
 from app.mongodb_url import masked, options_of, secrets_of
 from app.setting_errors import SettingsError, describe
 from app.setting_lists import Networks, Origins
+from app.stack_settings import StackSettings
 from sluice.budget import Demand, largest_pool
 from sluice.options import Driver, Options
 
@@ -32,6 +36,8 @@ TIMEOUT_PROFILES: dict[str, dict[str, int]] = {
     "aggressive": dict(zip(_TIMEOUTS, (2_000, 5_000, 3_000), strict=True)),
     "conservative": dict(zip(_TIMEOUTS, (10_000, 30_000, 10_000), strict=True)),
 }
+ENV_FILES = (Path(__file__).parents[2] / ".env", Path(".env"))
+"""What is in the second wins over the first, and the environment over both."""
 SECRETS = ("mongodb_url", "monitoring_url", "api_key")
 _API_KEY = re.compile(r"[!-~]+")
 """What every client sends in a header as the same bytes."""
@@ -50,12 +56,7 @@ def _stats_dir() -> Path:
 class Settings(BaseSettings):
     """Every setting of the service; `MAX_POOL_SIZE` in the environment is `max_pool_size` here."""
 
-    model_config = SettingsConfigDict(
-        env_file=(Path(__file__).parents[2] / ".env", ".env"),
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-    )
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
 
     mongodb_url: SecretStr = SecretStr("mongodb://localhost:27017")
     mongodb_url_file: Path | None = None
@@ -66,7 +67,7 @@ class Settings(BaseSettings):
         Field(
             min_length=1,
             max_length=63,
-            pattern=r'^[^/\\. "$*<>:|?\x00]+$',
+            pattern=r'^[^/\\. "$*<>:|?\x00-\x1f]+$',
             description=r'1 to 63 characters, none of / \ . " $ * < > : | ? and space',
         ),
     ] = "sluice"
@@ -92,6 +93,7 @@ class Settings(BaseSettings):
 
     connection_budget: Count | None = None
     api_containers: Count = 1
+    api_name: Annotated[str, Field(min_length=1)] | None = None
 
     api_key: SecretStr | None = None
     api_key_file: Path | None = None
@@ -189,7 +191,6 @@ class Settings(BaseSettings):
             batch=self.coalesce_batch,
             batch_bytes=self.coalesce_batch_bytes,
             slow_operation=self.slow_operation_ms / 1000,
-            app_name=options_of(url).get("appname") or "sluice",
             planned_connections=self.demand.connections,
         )
 
@@ -198,14 +199,7 @@ class Settings(BaseSettings):
 
         Raises `SettingsError`.
         """
-        demand = self.demand
-        if self.connection_budget is not None and demand.connections > self.connection_budget:
-            largest = largest_pool(self.connection_budget, self.api_containers, self.workers)
-            remedy = f"MAX_POOL_SIZE up to {largest}, or " if largest > 0 else ""
-            raise SettingsError(
-                f"CONNECTION_BUDGET={self.connection_budget}: {demand};"
-                f" allowed is at least {demand.connections}, or {remedy}fewer WORKERS or API_CONTAINERS"
-            )
+        self.check_budget()
         try:
             self.stats_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             mine = self.stats_dir.stat().st_uid == os.getuid() and not self.stats_dir.is_symlink()
@@ -214,13 +208,29 @@ class Settings(BaseSettings):
         if not mine or not os.access(self.stats_dir, os.W_OK | os.X_OK):
             raise SettingsError(f"STATS_DIR={str(self.stats_dir)!r}: allowed is a folder that this user owns")
 
+    def check_budget(self) -> None:
+        """Raises `SettingsError` for a configuration that may open more connections than there may be."""
+        demand = self.demand
+        if self.connection_budget is not None and demand.connections > self.connection_budget:
+            largest = largest_pool(self.connection_budget, self.api_containers, self.workers)
+            remedy = f"MAX_POOL_SIZE up to {largest}, or " if largest > 0 else ""
+            raise SettingsError(
+                f"CONNECTION_BUDGET={self.connection_budget}: {demand};"
+                f" allowed is at least {demand.connections}, or {remedy}fewer WORKERS or API_CONTAINERS"
+            )
+
 
 def _weaker(name: str, file: str) -> str:
     """Which of a secret and its file gives way: the one from `.env` to the one from the environment."""
-    there = {key.lower() for key, value in os.environ.items() if value}
+    there = _in_environment()
     if (name in there) == (file in there):
         raise ValueError(f"{name.upper()} and {file.upper()} are both set: allowed is one of them")
     return file if name in there else name
+
+
+def _in_environment() -> set[str]:
+    """The names of fields that the environment sets."""
+    return {name.lower() for name, value in os.environ.items() if value}
 
 
 def _read_secret(name: str, path: Path) -> str:
@@ -234,9 +244,30 @@ def _read_secret(name: str, path: Path) -> str:
         raise ValueError(f"{name.upper()}_FILE={str(path)!r}: allowed is a readable file ({reason})") from None
 
 
+NAMES = frozenset(name.upper() for model in (Settings, StackSettings) for name in model.model_fields)
+"""Every setting's name, the stack's included."""
+
+
+def from_files(files: Sequence[Path] = ENV_FILES) -> dict[str, str]:
+    """What `.env` files set and the environment doesn't, by the field's name. Raises `SettingsError`."""
+    texts: dict[str, str] = {}
+    for file in files:
+        texts |= env_file.read(file, NAMES)
+    there = _in_environment()
+    return {name.lower(): text for name, text in texts.items() if text and name.lower() not in there}
+
+
 def load(**given: Any) -> Settings:
-    """Read the settings; what is `given` wins. Raises `SettingsError`."""
+    """Read the settings; what is `given` wins. `_env_file` instead of `ENV_FILES`. Raises `SettingsError`."""
+    file: Path | Sequence[Path] | None = given.pop("_env_file", ENV_FILES)
+    return read(() if file is None else (file,) if isinstance(file, Path) else file, **given)
+
+
+def read(files: Sequence[Path], defaults: Mapping[str, str] = MappingProxyType({}), **given: Any) -> Settings:
+    """What is `given` wins over the environment, that over the files, those over `defaults`. Raises `SettingsError`."""
+    there = _in_environment()
+    weaker = {name: text for name, text in defaults.items() if name not in there}
     try:
-        return Settings(**given)
+        return Settings(**(weaker | from_files(files) | given))
     except ValidationError as error:
-        raise SettingsError(describe(error, Settings)) from None
+        raise describe(error, Settings) from None

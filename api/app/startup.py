@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
 
 from app.setting_errors import SettingsError
-from app.settings import Settings, load
+from app.setting_names import near_names
+from app.settings import NAMES, Settings, load
+from app.siblings import warn_of_more
+
+log = logging.getLogger(__name__)
 
 _current: Settings | None = None
 _checked = False
+_warned = False
 
 
 def current() -> Settings:
@@ -46,7 +52,17 @@ def check(settings: Settings, *, again: bool = False) -> None:
         _complain(error)
         if not again:
             raise SystemExit(1) from None
+    warn_of_more(settings)
     _checked = True
+
+
+def warn() -> None:
+    """Log, once for all workers, what in the environment looks like a setting and is none."""
+    global _warned
+    if not _warned:
+        _warned = True
+        for name, right in near_names(NAMES):
+            log.warning("%s in the environment is no setting: %s is meant?", name, right)
 
 
 def _complain(error: SettingsError) -> None:

@@ -86,7 +86,10 @@ def _is_srv(options: Options) -> bool:
 
 
 def _client_arguments(options: Options, app_name: str) -> dict[str, Any]:
+    codec = {"tz_aware": True, "uuidRepresentation": "standard"}
     return {
+        **{name: value for name, value in codec.items() if name.lower() not in options.given},
+        **options.client,
         "host": options.url,
         "appname": app_name,
         "maxPoolSize": options.max_pool_size,
@@ -97,8 +100,6 @@ def _client_arguments(options: Options, app_name: str) -> dict[str, Any]:
         "serverSelectionTimeoutMS": int(options.server_selection_timeout * 1000),
         "heartbeatFrequencyMS": int(options.heartbeat_frequency * 1000),
         "waitQueueTimeoutMS": int(options.wait_queue_timeout * 1000),
-        "tz_aware": True,
-        "uuidRepresentation": "standard",
     }
 
 

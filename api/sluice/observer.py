@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure, PyMongoError
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _target: ContextVar[str | None] = ContextVar("sluice_observed_member", default=None)
 _NEVER = datetime(1970, 1, 1)  # noqa: DTZ001 as the client decodes times
+_CREDENTIALS = ("tls", "ssl", "auth", "username", "password", "replicaset", "directconnection", "srv")
 _KINDS = frozenset({"insert", "query", "update", "delete", "getmore", "command"})
 
 
@@ -92,6 +94,13 @@ class MembersView:
                 )
 
 
+def _credentials(options: Options) -> dict[str, Any]:
+    """How the service's client proves who it is, for an observer that uses the same URL; no listeners, no codecs."""
+    if options.monitoring_url:
+        return {}
+    return {name: value for name, value in options.client.items() if name.lower().startswith(_CREDENTIALS)}
+
+
 class _Observer:
     """Asks every known member. Opens its client at the first call."""
 
@@ -106,6 +115,7 @@ class _Observer:
             serverSelectionTimeoutMS=timeout,
             heartbeatFrequencyMS=int(options.heartbeat_frequency * 1000),
             server_selector=_select,
+            **_credentials(options),
         )
         self._refused: set[str] = set()
 

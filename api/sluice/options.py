@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
+from urllib.parse import unquote_plus
 
 Driver = Literal["pymongo", "motor"]
+
+GOVERNED = {
+    "maxpoolsize": "max_pool_size",
+    "minpoolsize": "min_pool_size",
+    "maxidletimems": "max_idle_time",
+    "connecttimeoutms": "connect_timeout",
+    "sockettimeoutms": "socket_timeout",
+    "serverselectiontimeoutms": "server_selection_timeout",
+    "heartbeatfrequencyms": "heartbeat_frequency",
+    "waitqueuetimeoutms": "wait_queue_timeout",
+    "waitqueuemultiple": "wait_queue_multiple",
+}
+"""The driver's options, in small letters, that a field decides: said twice, one would silently lose."""
+_ONLY_HERE = {"host": "url", "port": "url", "appname": "app_name", "_pool_class": "driver", "io_loop": "driver"}
+
+
+def url_options(url: str) -> Iterator[tuple[str, str]]:
+    """The options in a connection string as they are written, not decoded."""
+    for pair in filter(None, re.split("[&;]", url.partition("://")[2].partition("?")[2])):
+        name, _, value = pair.partition("=")
+        yield name, value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +39,13 @@ class Options:
     `monitoring_url` is for the members' own view and defaults to `url`. `planned_connections` is what all workers may
     open to each member (`budget.Demand`); a member that accepts fewer is warned about. `lanes`, `batch` and
     `batch_bytes` are the limits of coalesced reads and writes (`coalescing.Limits`).
+
+    `client`: further keyword arguments of the driver's client, such as `event_listeners`, `server_api`, `tlsCAFile`,
+    `auto_encryption_opts` or `type_registry`. Times are with their zone and UUIDs are `standard` unless `tz_aware` and
+    `uuidRepresentation` are given, there or in the URL; an `appName` in the URL counts where `app_name` isn't given.
+
+    Raises `ValueError`, which names the option, for one that a field decides, one that is given both in the URL and in
+    `client`, and `w=0`: nobody would hear of a write that failed.
     """
 
     url: str
@@ -34,11 +65,34 @@ class Options:
     lanes: int = 2
     batch: int = 500
     batch_bytes: int = 4 << 20
-    app_name: str = "sluice"
+    app_name: str = ""
     planned_connections: int = 0
+    client: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        in_url = {name.lower(): (name, value) for name, value in url_options(self.url)}
+        given = {name.lower(): (name, value) for name, value in self.client.items()}
+        for url in (self.url, self.monitoring_url or ""):
+            for name, _ in url_options(url):
+                if ours := GOVERNED.get(name.lower()):
+                    raise ValueError(f"option {name} in the URL: set {ours} instead")
+        for key, (name, _) in given.items():
+            if ours := (GOVERNED | _ONLY_HERE).get(key):
+                raise ValueError(f"option {name} in client: set {ours} instead")
+            if key in in_url:
+                raise ValueError(f"option {name} is given in the URL and in client: allowed is one of them")
+        if any(re.fullmatch(r"[+-]?0+|", str(options["w"][1])) for options in (in_url, given) if "w" in options):
+            raise ValueError("option w=0: allowed is 1 or more, a tag or majority; nobody would hear of failed writes")
+        if not self.app_name:
+            object.__setattr__(self, "app_name", unquote_plus(in_url.get("appname", ("", "sluice"))[1]))
 
     def __repr__(self) -> str:
         return f"Options(driver={self.driver!r}, database={self.database!r}, max_pool_size={self.max_pool_size})"
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The names, in small letters, of the driver's options that the URL or `client` gives."""
+        return frozenset(name.lower() for name in (*dict(url_options(self.url)), *self.client))
 
     @property
     def queue_limit(self) -> int:

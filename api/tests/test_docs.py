@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from app.problems import Kind, of_status
 from app.settings import Settings
+from app.stack_settings import StackSettings
 from sluice import metrics, summary
 from sluice.budget import Demand
 
@@ -75,6 +76,11 @@ def _of(annotation: Any) -> list[Any]:
 
 def test_every_setting_is_in_the_example_and_nothing_else_is() -> None:
     assert set(settings_in_example()) == {name.upper() for name in Settings.model_fields} | set(stack_settings())
+
+
+def test_every_setting_of_the_stack_is_checked_before_a_start() -> None:
+    checked = {name.upper(): field.default for name, field in StackSettings.model_fields.items()}
+    assert {name: "" if default is None else str(default) for name, default in checked.items()} == stack_settings()
 
 
 def test_the_example_shows_the_real_defaults() -> None:

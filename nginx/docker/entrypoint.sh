@@ -1,13 +1,19 @@
 #!/bin/sh
-# Usage: entrypoint.sh                 write nginx's configuration below $run and run nginx
-#        entrypoint.sh only ADDRESS…   send requests to these addresses of the API only, from now on
-#        entrypoint.sh all             follow the name `api` again
+# Usage: entrypoint.sh            write nginx's configuration below $run, run nginx, and follow the name `api`
+#        entrypoint.sh hold ID…   for a rollout that replaces the containers ID…: send requests to the addresses in the
+#                                 latest line of standard input only. Once that ends, for whatever reason, nginx
+#                                 follows the name again; without a line `done`, $run/rollout still has the ids.
 #
 # SLUICE_LISTEN is the folder beside this file that says where to listen: plain or tls.
 set -eu
 here=$(dirname "$0")
 run=/run/nginx
 conf=$run/conf
+
+# in_service: the addresses behind the name
+in_service() {
+  getent ahostsv4 api | awk '$2 == "STREAM" {print $1}' | sort -u
+}
 
 # upstream [ADDRESS…]: without any, the addresses behind the name. Each is listed several times: a stopping worker closes
 # many idle connections at once, and nginx tries each entry at most once per request. max_fails=0, since the last one
@@ -35,21 +41,65 @@ read_timeout() {
   echo $(((request > worker ? request : worker) + 5))
 }
 
-apply() {
+# in_progress COUNT: what so many containers are given at once
+in_progress() {
+  echo "limit_conn in_progress $((${MAX_REQUESTS_IN_PROGRESS:-300} * ${WORKERS:-2} * ($1 > 0 ? $1 : 1)));"
+}
+
+# configure [ADDRESS…]: as `upstream`, with the limit that belongs to it; $run/serving says for whom that is
+configure() {
+  upstream "$@" >"$conf/upstream.draft"
+  [ $# -gt 0 ] && serving=held || serving=$(in_service | wc -l)
+  in_progress "$([ $# -gt 0 ] && echo $# || echo "$serving")" >"$conf/in_progress.draft"
   mv "$conf/upstream.draft" "$conf/upstream.conf"
-  nginx -p $run -c $conf/nginx.conf -s reload
+  mv "$conf/in_progress.draft" "$conf/in_progress.conf"
+  echo "$serving" >$run/serving
+}
+
+reload() {
+  kill -HUP "$(cat $run/nginx.pid)"
+}
+
+# follow: change the limit with the number of containers, and end what a rollout has left; unless one is under way
+follow() (
+  flock -n 9 || exit 0
+  serving=$(in_service | wc -l)
+  if [ "$(cat $run/serving)" = held ] || { [ "$serving" -gt 0 ] && [ "$serving" != "$(cat $run/serving)" ]; }; then
+    configure
+    reload
+  fi
+) 9>$run/hold
+
+hold() {
+  exec 9>$run/hold
+  tries=5 # `follow` has it for a moment
+  until flock -n 9; do
+    tries=$((tries - 1))
+    if [ $tries = 0 ]; then
+      echo "another rollout is under way" >&2
+      exit 1
+    fi
+    sleep 1
+  done
+  trap 'configure && reload' EXIT
+  trap exit HUP INT TERM
+  echo "$*" >$run/rollout
+  while read -r line; do
+    if [ "$line" = "done" ]; then
+      rm $run/rollout
+      break
+    fi
+    # shellcheck disable=SC2086 # addresses
+    configure $line
+    reload
+    echo held
+  done
 }
 
 case ${1:-} in
-  only)
+  hold)
     shift
-    upstream "$@" >"$conf/upstream.draft"
-    apply
-    exit
-    ;;
-  all)
-    upstream >"$conf/upstream.draft"
-    apply
+    hold "$@"
     exit
     ;;
 esac
@@ -64,12 +114,21 @@ case ${SLUICE_ADDRESS:-127.0.0.1} in
     ;;
 esac
 
+if [ "${SLUICE_LISTEN:-plain}" = tls ]; then
+  for file in fullchain.pem privkey.pem; do
+    if [ ! -r /run/tls/$file ]; then
+      echo "nginx: TLS_DIRECTORY: $file must be there and readable for uid $(id -u); a link that leads out of the folder," \
+        "as certbot's are, leads nowhere in a container: docs/compose.md" >&2
+      exit 1
+    fi
+  done
+fi
+
 mkdir -p $conf/locations $run/logs
 cp "$here/../nginx.conf" "$here/../mime_types.conf" "$here/../problem.conf" "$here"/*.conf "$here/${SLUICE_LISTEN:-plain}"/*.conf $conf/
 mv $conf/grafana.conf $conf/again.conf $conf/locations/
 "$here/../edge.sh" $conf
 ln -sf /dev/stdout $run/logs/nginx-access.log
-upstream >"$conf/upstream.conf"
 body=${MAX_BODY_BYTES:-1048576}
 cat >$conf/limits.conf <<END
 client_max_body_size $body;      # MAX_BODY_BYTES
@@ -78,6 +137,15 @@ proxy_read_timeout $(read_timeout)s;  # above REQUEST_TIMEOUT_MS and TIMEOUT
 proxy_next_upstream_tries 0;  # as many as there are entries: most may be of containers that don't listen yet, or have gone
 proxy_next_upstream_timeout 10s;
 END
-echo "limit_conn in_progress $((${MAX_REQUESTS_IN_PROGRESS:-300} * ${WORKERS:-2} * ${API_CONTAINERS:-1}));" >$conf/in_progress.conf
+configure
 nginx -t -q -p $run -c $conf/nginx.conf # what is wrong is said here, before a pipe can swallow it
+# Until there is somebody to send requests to, nginx would complain every second.
+trap exit INT QUIT TERM
+tries=60
+while [ -z "$(in_service)" ] && [ $tries -gt 0 ]; do
+  tries=$((tries - 1))
+  sleep 1
+done
+configure
+while sleep 2; do follow || true; done &
 exec "$here/../run.sh" $run/errors nginx -p $run -c $conf/nginx.conf

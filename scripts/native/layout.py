@@ -15,6 +15,8 @@ from dotenv import dotenv_values
 
 ROOT = Path(__file__).resolve().parents[2]
 REPLICA_SET = "rs0"
+ENV_FILES = (ROOT / ".env", ROOT / "api" / ".env")
+"""What the service reads where this stack runs it, in `api/`."""
 
 
 class StackError(Exception):

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import grafana_server
 from install import find
-from layout import REPLICA_SET, ROOT, Layout, StackError
+from layout import ENV_FILES, REPLICA_SET, ROOT, Layout, StackError
 
+from app.check_settings import DEFAULTS
 from app.settings import Settings
 
 FILES = min(16_384, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
@@ -24,12 +25,6 @@ SETTINGS = frozenset(name.upper() for name in Settings.model_fields)
 STACK = "SLUICE_STACK"
 """In the environment of each of a stack's processes: its home."""
 
-_DEFAULTS = {
-    "WORKERS": "2",
-    # Gunicorn's usual 1000 would replace a worker every second of a load test, and halve what it carries.
-    "MAX_REQUESTS": "100000",
-    "MAX_REQUESTS_JITTER": "10000",
-}
 _UNSAFE = re.compile(r"['\"\r\n]|\s[;#]")
 
 
@@ -91,7 +86,7 @@ def _mongod(layout: Layout, port: int) -> Program:
 
 
 def _api(layout: Layout, settings: Settings) -> Program:
-    defaults = {name: value for name, value in _DEFAULTS.items() if name.lower() not in settings.model_fields_set}
+    defaults = {name.upper(): str(getattr(settings, name)) for name in DEFAULTS}
     given = {name: value for name, value in os.environ.items() if name.upper() in SETTINGS and value}
     own = {
         "MONGODB_DRIVER": settings.mongodb_driver,  # also where it is the default: naming it is no change
@@ -106,7 +101,7 @@ def _api(layout: Layout, settings: Settings) -> Program:
     return Program(
         command=[str(Path(sys.executable).parent / "gunicorn"), "-c", "gunicorn.conf.py", "main:app"],
         environment=defaults | given | own,
-        reads=[*code, ROOT / "api" / "requirements.lock", ROOT / ".env"],
+        reads=[*code, ROOT / "api" / "requirements.lock", *ENV_FILES],
         options={"directory": str(ROOT / "api"), "stopwaitsecs": str(settings.graceful_timeout + 10)},
     )
 

@@ -23,12 +23,13 @@ import make_secrets
 import psutil
 from configure import configure
 from install import InstallError, install_mongod, install_programs, say
-from layout import REPLICA_SET, Layout, StackError
+from layout import ENV_FILES, REPLICA_SET, Layout, StackError
 from pymongo.errors import PyMongoError
 from supervise import Supervisor, end_leftovers, wait_until
 
+from app.check_settings import check
 from app.setting_errors import SettingsError
-from app.settings import Settings, load
+from app.settings import Settings
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _interrupted = threading.Event()
@@ -205,7 +206,11 @@ def main() -> int:
             print("\nnginx listens on loopback only, since there is no API_KEY.", flush=True)
         if not given.detach:
             _follow(layout)
-    except (StackError, InstallError, SettingsError) as error:
+    except SettingsError as error:
+        for mistake in error.mistakes:
+            print(f"up: {mistake}", file=sys.stderr)
+        return 1
+    except (StackError, InstallError) as error:
         print(f"up: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -215,14 +220,15 @@ def main() -> int:
 
 
 def _settings(driver: str | None, workers: int | None) -> Settings:
-    """The service's settings, but for the address of a MongoDB: the stack has its own. Raises `SettingsError`."""
-    for name in ("MONGODB_URL", "MONGODB_URL_FILE", "MONITORING_URL", "MONITORING_URL_FILE"):
-        os.environ.pop(name, None)
+    """The service's settings, once those of the whole stack were checked. Raises `SettingsError`."""
     if driver is not None:
         os.environ["MONGODB_DRIVER"] = driver
     if workers is not None:
         os.environ["WORKERS"] = str(workers)
-    return load()
+    checked = check(ENV_FILES)
+    for warning in checked.warnings:
+        print(f"up: {warning}", file=sys.stderr)
+    return checked.settings
 
 
 def _tell(layout: Layout, seconds: float) -> None:

@@ -10,7 +10,8 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
 from app.mongodb_url import masked, options_of
-from app.settings import Settings
+from app.setting_errors import SettingsError
+from app.settings import Settings, from_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,7 +43,10 @@ class _Environment(BaseSettings):
 
 def find(url: str | None = None) -> Target:
     """The target; `url` wins over everything else. Raises `TargetError`."""
-    environment = _Environment()
+    try:
+        environment = _Environment.model_validate(from_files())
+    except SettingsError as error:
+        raise TargetError(str(error)) from None
     url = url or _from_stack() or _from_environment(environment)
     if url is None:
         raise TargetError("no MongoDB is known: start the stack with ./scripts/up.sh, or give --url or MONGODB_URL")

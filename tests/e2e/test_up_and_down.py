@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from stack import Stack, kill
+from stack import ROOT, Stack, kill
 
 
 @pytest.fixture
@@ -80,12 +82,52 @@ def test_a_taken_port_is_refused_in_one_line(stack: Stack, other: Stack, setting
         ({"MIN_POOL_SIZE": "200"}, "up: MIN_POOL_SIZE=200: allowed is 0 to MAX_POOL_SIZE, which is 100"),
         ({"MONGODB_DRIVER": "mongoose"}, "up: MONGODB_DRIVER='mongoose': allowed is pymongo or motor"),
         ({"SLUICE_PORT": "http"}, "up: SLUICE_PORT='http': allowed is a port, 1 to 65535"),
+        ({"PROMETHEUS_RETENTION": "abc"}, "up: PROMETHEUS_RETENTION='abc': allowed is a duration"),
+        ({"CONNECTION_BUDGET": "100"}, "up: CONNECTION_BUDGET=100: 1 containers × (2 workers × (100 pool"),
     ],
 )
 def test_a_wrong_setting_stops_the_start_in_one_line(other: Stack, settings: dict[str, str], line: str) -> None:
     done = other.script("up.sh", "-d", **settings)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
     assert done.stderr.startswith(line)
+
+
+@pytest.mark.parametrize("wrong", [{"CONNECTION_BUDGET": "100"}, {"DATABASE_NAME": "a.b"}, {"KEEP_ALIVE": "soon"}])
+def test_a_running_stack_serves_on_when_new_settings_are_wrong(stack: Stack, wrong: dict[str, str]) -> None:
+    workers = stack.wait_for_workers()
+    before = {path: path.stat().st_mtime_ns for path in stack.home.rglob("*.conf")}
+    done = stack.script("up.sh", "-d", **wrong)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert done.stderr.startswith(f"up: {next(iter(wrong))}=")
+    assert {path: path.stat().st_mtime_ns for path in stack.home.rglob("*.conf")} == before
+    assert stack.workers() == workers
+    assert stack.http.get("/health/ready").status_code == 200
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the repository, which may have a `.env` of its own."""
+    root = tmp_path / "copy"
+    for folder in ("api", "mongo", "nginx", "prometheus", "scripts"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("tests", "__pycache__"))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('PORT=1\nAPI_KEY="geheim\n', "line 2: API_KEY: the quotation marks don't end where the value does: "),
+        ("MAX_POOLSIZE=5\n", "line 1: MAX_POOLSIZE is no setting: allowed is MAX_POOL_SIZE"),
+        ("MONGODB_URL=mongodb://u:geheim@h/\n", "MONGODB_URL is not for this: this stack runs a MongoDB of its own; "),
+        ("SLUICE_RUN=docker\n", "SLUICE_RUN: allowed is it in the environment only"),
+    ],
+)
+def test_a_wrong_file_stops_the_start_in_one_line(other: Stack, copy: Path, text: str, line: str) -> None:
+    (copy / ".env").write_text(text)
+    done = subprocess.run([copy / "scripts/up.sh", "-d"], env=other.environment, capture_output=True, text=True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert f"/.env {line}" in done.stderr or f"/.env: {line}" in done.stderr
+    assert "geheim" not in done.stderr + done.stdout
 
 
 def test_down_stops_only_its_own(stack: Stack, other: Stack) -> None:

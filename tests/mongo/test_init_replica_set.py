@@ -130,6 +130,14 @@ def test_a_member_that_is_not_there_is_one_clear_line(member: Member) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["a.b", "a b", "a$b", "", "x" * 64])
+def test_a_name_that_no_database_may_have_is_one_clear_line(tmp_path: Path, name: str) -> None:
+    program = [sys.executable, str(ROOT / "mongo/init_replica_set.py"), "--hosts=h:1", f"--secrets={tmp_path}"]
+    done = subprocess.run([*program, f"--database={name}"], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith(f"init_replica_set: DATABASE_NAME={name!r}: allowed is 1 to 63 characters, none of")
+
+
 def test_secrets_are_made_once_for_the_owner_alone(member: Member) -> None:
     before = {path.name: path.read_text() for path in member.secrets.iterdir()}
     assert before.keys() == {"mongo_key", "admin_password", "app_password", "monitoring_password"}

@@ -69,8 +69,9 @@ def log_file(tmp_path: Path, settings: Make) -> Callable[..., Path]:
     return set_up
 
 
-def test_the_three_greps_work_as_typed(log_file: Callable[..., Path]) -> None:
-    log = log_file()
+@pytest.mark.parametrize("password", ["a-good-one-1", "o", "user", "connection", "ERROR"])
+def test_the_three_greps_work_as_typed(log_file: Callable[..., Path], password: str) -> None:
+    log = log_file(mongodb_url=f"mongodb://app:{password}@h/", api_key=password)
     logging.getLogger("sluice.client").info("connection pool ready")
     slow = logging.getLogger("sluice.operations")
     slow.warning("Execution time of %s for %s (seconds): %.3f", "users.find_one", "GET /users/{id}", 1.234)
@@ -86,6 +87,18 @@ def test_the_three_greps_work_as_typed(log_file: Callable[..., Path]) -> None:
     assert len(over) == 1
     assert over[0].endswith("Execution time of users.find_one for GET /users/{id} (seconds): 1.234")
     assert len(typed('grep "ERROR" api.log')) == 1
+    assert "***" not in log.read_text()
+
+
+def test_what_a_driver_may_say_of_a_short_password(log_file: Callable[..., Path]) -> None:
+    log = log_file(mongodb_url="mongodb://app:o@h/")
+    try:
+        raise RuntimeError("no way to mongodb://app:o@h/ with password='o'")
+    except RuntimeError:
+        logging.getLogger("pymongo").exception("connection pool not ready: %s", "mongodb://app:o@h/")
+    text = log.read_text()
+    assert "connection pool not ready: mongodb://***@h/\n" in text
+    assert "RuntimeError: no way to mongodb://***@h/ with password='***'" in text
 
 
 def test_an_error_brings_its_traceback_and_no_values(log_file: Callable[..., Path]) -> None:

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pymongo.common import URI_OPTIONS_VALIDATOR_MAP
 
-from app.mongodb_url import masked, secrets_of
+from app.mongodb_url import VARIABLES, masked, options_of, secrets_of
 from app.setting_errors import SettingsError
 from app.settings import Settings, load
+from sluice.options import GOVERNED
 
 API = Path(__file__).parents[2]
 Make = Callable[..., Settings]
@@ -134,14 +136,70 @@ def test_a_key_that_no_header_carries_unchanged_is_refused(tmp_path: Path, key: 
         ("mongodb://u:geheim@h/?readPreference=best", "best is not a valid read preference"),
         ("mongodb://u:geheim@h/?w=1&w=2", "option w is given twice"),
         ("mongodb://h/?tlsCAFile=/nope&tlsCertificateKeyFilePassword=geheim", "option tlsCAFile has a value"),
+        *((f"mongodb://u:ge{mark}geheim@h/db", "allowed is mongodb://") for mark in "?/@:% \t\n"),
+        ("mongodb://u:x?geheim", "allowed is mongodb://"),
+        ("mongodb://u:x?w=1&geheim@h/?w=1", "allowed is mongodb://"),
+        ("mongodb://u:geheim@h/?appName=a@b&bogus=1", "allowed is mongodb://"),
+        *((url, "allowed is mongodb://") for url in ("geheim", "u:geheim", "u:geheim@h", "http://u:geheim@h/")),
+        (
+            "mongodb://u:geheim@h/?w=0",
+            "option w=0 would answer before a write is done, or failed: allowed is 1",
+        ),
+        ("mongodb://u:geheim@h/?W=00", "option W=00 would answer before"),
+        ("mongodb://u:geheim@h/?w=0&journal=true", "option w=0 would answer before"),
+        ("mongodb://u:geheim@h/?w=", "option w= would answer before"),
+        ("mongodb://h/?w=1&fsync=true&journal=true", "options that don't go together: Can't set both j and fsync"),
+        ("mongodb://h/?maxStalenessSeconds=120", "options that don't go together: Read preference primary cannot"),
+        ("mongodb://h/?authMechanism=SCRAM-SHA-256", "options that don't go together: SCRAM-SHA-256 requires a user"),
+        ("mongodb://h/?readConcernLevel=most", "readConcernLevel=most is no read concern: allowed is local, avail"),
+        ("mongodb://h/?readConcernLevel=linearizable", "option readConcernLevel=linearizable holds for reads of one"),
+        ("mongodb://h/?tz_aware=false", "option tz_aware=false would take its zone from each time: allowed is true"),
+        ("mongodb://h/?datetime_conversion=DATETIME_MS", "would make numbers of times: allowed is DATETIME"),
+        ("mongodb://h/?datetime_conversion=odd", "option datetime_conversion has a value that is not allowed"),
+        ("mongodb://h/?unicode_decode_error_handler=ignore", "would change texts that are read: allowed is strict"),
+        ("mongodb://h/?loadBalanced=true", "option loadBalanced=true hides the members"),
+        ("mongodb://h/?compressors=snappy", "option compressors has a value that is not allowed"),
+        ("mongodb://h/?server_api=1", "option server_api has a value that is not allowed"),
     ],
 )
 def test_a_wrong_url_is_refused_without_its_secrets(url: str, complaint: str) -> None:
     message = refused(MONGODB_URL=url)
     assert message.startswith("MONGODB_URL=")
     assert complaint in message
-    assert "geheim" not in message
+    assert url == "mongodb://h/?datetime_conversion=odd" or "geheim" not in message.replace("snappy,geheim", "")
     assert "he/im" not in message
+    assert refused(MONITORING_URL=url) == message.replace("MONGODB_URL", "MONITORING_URL", 1)
+
+
+HONOURED = {
+    "appname": "shop", "authsource": "admin", "compressors": "zlib", "connect": "false", "directconnection": "true",
+    "enableoverloadretargeting": "true", "fsync": "true", "journal": "true", "localthresholdms": "20",
+    "maxadaptiveretries": "3", "maxconnecting": "4", "maxstalenessseconds": "120", "readconcernlevel": "majority",
+    "readpreference": "secondaryPreferred", "readpreferencetags": "dc:ny", "replicaset": "rs0", "retryreads": "false",
+    "retrywrites": "false", "servermonitoringmode": "poll", "tls": "true", "tz_aware": "true",
+    "tlsallowinvalidcertificates": "true", "tlsallowinvalidhostnames": "true", "tlsinsecure": "true",
+    "tlsdisableocspendpointcheck": "true", "uuidrepresentation": "javaLegacy", "w": "majority", "wtimeoutms": "900",
+    "zlibcompressionlevel": "5", "datetime_conversion": "DATETIME", "unicode_decode_error_handler": "strict",
+    "loadbalanced": "false",
+}  # fmt: skip
+NEEDS = {"maxstalenessseconds": "readPreference=nearest&", "readpreferencetags": "readPreference=nearest&"}
+NEEDS |= {name: "tls=true&" for name in HONOURED if name.startswith("tls") and name != "tls"}
+ELSEWHERE = {"authmechanism", "authmechanismproperties", "srvallowedhostssuffix", "srvmaxhosts", "srvservicename"}
+"""Honoured where they belong, with users and `mongodb+srv`."""
+FILES = {"tlscafile", "tlscertificatekeyfile", "tlscertificatekeyfilepassword", "tlscrlfile"}
+OBJECTS = {"driver", "server_api"}
+
+
+def test_every_option_of_the_driver_is_honoured_or_refused_by_name() -> None:
+    known = URI_OPTIONS_VALIDATOR_MAP.keys()
+    assert known - {"ssl"} == HONOURED.keys() | VARIABLES.keys() | ELSEWHERE | FILES | OBJECTS
+    assert VARIABLES.keys() == GOVERNED.keys() | {"timeoutms"}
+    for name, value in HONOURED.items():
+        assert name in options_of(f"mongodb://h/?{NEEDS.get(name, '')}{name}={value}"), name
+    assert options_of("mongodb://h/?ssl=true") == {"tls": True}
+    for name in VARIABLES.keys() | OBJECTS:
+        with pytest.raises(ValueError, match=f"option {name} "):
+            options_of(f"mongodb://h/?{name}=1")
 
 
 def test_srv_needs_no_look_up(settings: Make) -> None:
@@ -202,6 +260,9 @@ def test_every_secret_of_a_url_is_known() -> None:
         ("mongodb://[::1]:27017/", "mongodb://[::1]:27017/"),
         ("mongodb://app:geheim", "mongodb://***"),
         ("mongodb:/app:geheim@h", "mongodb:/***@h"),
+        ("mongodb://app:ge?he/im@h/db?w=1", "mongodb://***@h/db?w=1"),
+        ("mongodb://h/?tlsCertificateKeyFilePassword=geheim;w=1", "mongodb://h/?tlsCertificateKeyFilePassword=***;w=1"),
+        ("localhost:27017", "localhost:27017"),
     ],
 )
 def test_a_url_is_shown_without_secrets(url: str, shown: str) -> None:

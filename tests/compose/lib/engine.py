@@ -88,8 +88,11 @@ class Engine:
         _check("ip", "link", "add", "name", self._bridge, "type", "bridge")
         _check("ip", "address", "add", address, "dev", self._bridge)
         _check("ip", "link", "set", self._bridge, "up")
+        self._run_daemon()
+
+    def _run_daemon(self) -> None:
         log = self.folder / "dockerd.log"
-        with log.open("wb") as output:
+        with log.open("ab") as output:
             self._daemon = subprocess.Popen(
                 [
                     find("dockerd") or "dockerd",
@@ -106,6 +109,13 @@ class Engine:
             if self._daemon.poll() is not None or time.monotonic() > end:
                 raise NoEngineError(f"dockerd does not start: {_last_line(log)}")
             time.sleep(0.2)
+
+    def restart(self) -> None:
+        """End the engine, and with it all containers, and start it again: what a reboot does."""
+        assert self._daemon is not None
+        self._daemon.terminate()
+        self._daemon.wait(60)
+        self._run_daemon()
 
     def docker(self, *arguments: str, timeout: float = 60) -> str:
         """Run a docker command; its output. Raises `CalledProcessError`."""

@@ -76,6 +76,13 @@ class Project:
         """The ids of a service's running containers."""
         return self.compose("ps", "-q", *([service] if service else [])).split()
 
+    def ids(self) -> dict[str, list[str]]:
+        """Per service, the ids of its running containers."""
+        found: dict[str, list[str]] = {}
+        for container in self.inspect(*self.containers()):
+            found.setdefault(container["Config"]["Labels"]["com.docker.compose.service"], []).append(container["Id"])
+        return found
+
     def inspect(self, *containers: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(self.docker("inspect", *containers))
         return found
@@ -107,6 +114,15 @@ class Project:
         """Run Python where the secrets are (`mongo-init`'s container); what it prints, as JSON."""
         return json.loads(self.compose("run", "--rm", "--no-deps", "-T", "mongo-init", "python", "-c", code))
 
+    def python_of_the_api(self, code: str) -> str:
+        """Run Python in a running container of the API; what it prints."""
+        return self.compose("exec", "-T", "api", "python", "-c", code)
+
+    def config(self) -> dict[str, Any]:
+        """What Compose makes of the files."""
+        found: dict[str, Any] = json.loads(self.compose("config", "--format", "json"))
+        return found
+
     def primary(self) -> str:
         """The service whose member is primary, as the API sees it."""
         members = self.http.get("/health").json()["members"]
@@ -115,6 +131,11 @@ class Project:
     def whole(self) -> bool:
         """Does the API see all members, one of them primary."""
         return str(self.http.get("/health").json()["status"]) == "ok"
+
+    def in_progress(self) -> int:
+        """How many requests nginx lets be in progress."""
+        (api,) = self.compose("exec", "-T", "nginx", "cat", "/run/nginx/conf/in_progress.conf").splitlines()
+        return int(api.split()[-1].rstrip(";"))
 
     def targets(self) -> dict[str, str]:
         """Prometheus' targets and their health."""

@@ -1,0 +1,40 @@
+"""Names that were meant to be a setting's: `MAX_POOLSIZE` sets nothing, and nobody would say so."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator
+from difflib import get_close_matches
+
+CLOSE = 0.85
+"""`APP_KEY` and `MY_API_KEY`, which are other people's, are less like `API_KEY` than that; but for short names."""
+SHORT, CLOSE_AND_SHORT = 8, 0.9
+_ALIASES = {"MONGO_URI": "MONGODB_URL", "MONGODB_URI": "MONGODB_URL"}
+
+
+def meant(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name`, which isn't one, was probably meant to be: other case, separators or letters."""
+    shapes = {_shape(candidate): candidate for candidate in known}
+    shape = _shape(name)
+    if shape in shapes:
+        return shapes[shape]
+    if alias := _ALIASES.get(name.upper()):
+        return alias
+    for candidate, found in shapes.items():
+        if sorted(candidate) == sorted(shape):  # letters changed places
+            return found
+    close = get_close_matches(name.upper(), shapes.values(), 1, CLOSE_AND_SHORT if len(name) < SHORT else CLOSE)
+    return close[0] if close else None
+
+
+def near_names(known: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Names in the environment that are almost a known one, each with that; platforms put their own there, too."""
+    for name in sorted(os.environ):
+        # The service takes its own in any case.
+        if name.upper() not in known and not name.startswith("SLUICE_") and (right := meant(name, known)):
+            yield name, right
+
+
+def _shape(name: str) -> str:
+    return re.sub(r"[^A-Z0-9]", "", name.upper())

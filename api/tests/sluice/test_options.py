@@ -1,0 +1,139 @@
+"""The driver's own options are honoured, or refused by name, on both drivers; none is overridden in silence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from bson.codec_options import TypeEncoder, TypeRegistry
+from bson.raw_bson import RawBSONDocument
+from pymongo.monitoring import (
+    CommandFailedEvent,
+    CommandListener,
+    CommandStartedEvent,
+    CommandSucceededEvent,
+    ConnectionPoolListener,
+)
+from pymongo.server_api import ServerApi
+
+from sluice import Options
+from sluice.options import GOVERNED
+from tests.conftest import OpenSluice
+
+ID = 1
+
+
+class Commands(CommandListener):
+    def __init__(self) -> None:
+        self.started_: list[CommandStartedEvent] = []
+        self.succeeded_: list[str] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        self.started_.append(event)
+
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        self.succeeded_.append(event.command_name)
+
+    def failed(self, event: CommandFailedEvent) -> None:
+        raise AssertionError(event.failure)
+
+
+class Pools(ConnectionPoolListener):
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith(("connection_", "pool_")):
+            return lambda _: self.seen.append(name)
+        return super().__getattribute__(name)
+
+
+async def test_listeners_hear_of_every_command_and_connection(open_sluice: OpenSluice) -> None:
+    commands, pools = Commands(), Pools()
+    sluice = await open_sluice(client={"event_listeners": [commands, pools]})
+    await sluice.collection("things").insert_one({"_id": ID})
+    assert await sluice.reader("things").get(ID) == {"_id": ID}
+    names = [event.command_name for event in commands.started_]
+    assert names[-2:] == commands.succeeded_[-2:] == ["insert", "find"]
+    assert pools.seen.count("connection_checked_out") == pools.seen.count("connection_checked_in") == len(names)
+    assert pools.seen.count("connection_created") >= 1
+
+
+async def test_the_servers_api_is_declared(open_sluice: OpenSluice) -> None:
+    commands = Commands()
+    api = ServerApi("1", strict=True, deprecation_errors=True)
+    sluice = await open_sluice(client={"server_api": api, "event_listeners": [commands]})
+    await sluice.writer("things").insert({"_id": ID})
+    assert await sluice.reader("things").get(ID) == {"_id": ID}
+    assert {(event.command["apiVersion"], event.command["apiStrict"]) for event in commands.started_} == {("1", True)}
+
+
+async def test_codec_options(open_sluice: OpenSluice) -> None:
+    moment, number = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), uuid4()
+
+    class AsHex(TypeEncoder):
+        python_type = complex
+
+        def transform_python(self, value: complex) -> str:
+            return str(value)
+
+    sluice = await open_sluice(client={"type_registry": TypeRegistry([AsHex()]), "tz_aware": False})
+    await sluice.collection("things").insert_one({"_id": ID, "at": moment, "uuid": number, "complex": 1j})
+    found = await sluice.collection("things").find_one()
+    assert found == {"_id": ID, "at": moment.replace(tzinfo=None), "uuid": number, "complex": "1j"}
+    again = await open_sluice(client={"document_class": RawBSONDocument}, database=sluice.options.database)
+    raw = await again.collection("things").find_one()
+    assert isinstance(raw, RawBSONDocument)
+    assert raw["at"] == moment
+
+
+async def test_codec_options_in_the_url(open_sluice: OpenSluice, options: Options) -> None:
+    url = f"{options.url}&tz_aware=false&uuidRepresentation=unspecified&appName=shop"
+    sluice = await open_sluice(url=url, app_name="")
+    assert sluice.app_name.startswith("shop-")
+    codec = sluice.database.codec_options
+    assert (codec.tz_aware, codec.uuid_representation) == (False, 0)
+
+
+async def test_without_any_times_have_a_zone_and_uuids_are_standard(open_sluice: OpenSluice) -> None:
+    sluice = await open_sluice()
+    moment, number = datetime(2026, 1, 2, tzinfo=UTC), UUID(int=7)
+    await sluice.collection("things").insert_one({"_id": ID, "at": moment, "uuid": number})
+    assert await sluice.collection("things").find_one() == {"_id": ID, "at": moment, "uuid": number}
+
+
+@pytest.mark.parametrize("name", GOVERNED)
+def test_what_a_field_decides_is_refused_by_name(name: str) -> None:
+    options = Options(url="mongodb://h/", database="d")
+    in_url = f"^option {name} in the URL: set {GOVERNED[name]} instead$"
+    with pytest.raises(ValueError, match=in_url):
+        replace(options, url=f"mongodb://h/?{name}=9")
+    with pytest.raises(ValueError, match=in_url):
+        replace(options, monitoring_url=f"mongodb://h/?w=1&{name}=9")
+    with pytest.raises(ValueError, match=f"^option {name.upper()} in client: set {GOVERNED[name]} instead$"):
+        replace(options, client={name.upper(): 9})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"client": {"host": "mongodb://other/"}}, "option host in client: set url instead"),
+        ({"client": {"appname": "x"}}, "option appname in client: set app_name instead"),
+        ({"client": {"_pool_class": object}}, "option _pool_class in client: set driver instead"),
+        ({"url": "mongodb://h/?w=0"}, "option w=0: allowed is 1 or more"),
+        ({"url": "mongodb://h/?W=00"}, "option w=0: allowed is 1 or more"),
+        ({"client": {"w": 0}}, "option w=0: allowed is 1 or more"),
+        ({"url": "mongodb://h/?tls=true", "client": {"tls": False}}, "option tls is given in the URL and in client"),
+    ],
+)
+def test_what_would_not_be_kept_is_refused_by_name(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=f"^{words}"):
+        replace(Options(url="mongodb://h/", database="d"), **changes)
+
+
+def test_no_representation_shows_what_may_be_secret() -> None:
+    options = Options(url="mongodb://u:geheim@h/", database="d", client={"password": "geheim"})
+    assert "geheim" not in repr(options) + str(options)
