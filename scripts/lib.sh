@@ -48,10 +48,12 @@ engine_answers() {
 # Until that rule came, every stack was called sluice: its data are found.
 name_project() {
   [[ -z ${COMPOSE_PROJECT_NAME:-} ]] || return 0
-  ! grep -Eqs '^[[:space:]]*(export[[:space:]]+)?COMPOSE_PROJECT_NAME[[:space:]]*[=:]' "$root/.env" || return 0
+  ! grep -Eqs '^[[:blank:]]*(export[[:blank:]]+)?COMPOSE_PROJECT_NAME[[:blank:]]*[=:][[:blank:]]*[^[:blank:]]' \
+    "$root/.env" || return 0
   local name marked
   name=$(basename "$root" | tr '[:upper:]' '[:lower:]' | tr -cd 'a-z0-9_-' | sed 's/^[_-]*//')
   name=${name:-sluice}
+  folders_name=$name # what Compose would take
   marked=$(docker volume ls --quiet --filter "label=sluice.folder=$root" | head -n 1)
   if [[ -n $marked ]]; then
     name=${marked%_folder}
@@ -61,18 +63,20 @@ name_project() {
     name=$name-$(printf %s "$root" | cksum | cut -d ' ' -f 1)
   fi
   export COMPOSE_PROJECT_NAME=$name
-  project_was_named=yes
 }
 
 # mark_project: let others see, even when it is down, whose stack this is
 mark_project() {
-  [[ -z ${project_was_named:-} ]] ||
-    docker volume create --label "sluice.folder=$root" "${COMPOSE_PROJECT_NAME}_folder" >/dev/null
+  [[ -n ${folders_name:-} ]] || return 0
+  docker volume rm --force "${COMPOSE_PROJECT_NAME}_folder" >/dev/null # it may name a folder that is gone
+  docker volume create --label "sluice.folder=$root" "${COMPOSE_PROJECT_NAME}_folder" >/dev/null
+  [[ $COMPOSE_PROJECT_NAME == "$folders_name" ]] ||
+    echo "==> the project is $COMPOSE_PROJECT_NAME; plain docker compose has to be told, in .env" >&2
 }
 
 # unmark_project: once its data are gone
 unmark_project() {
-  [[ -z ${project_was_named:-} ]] || docker volume rm --force "${COMPOSE_PROJECT_NAME}_folder" >/dev/null
+  [[ -z ${folders_name:-} ]] || docker volume rm --force "${COMPOSE_PROJECT_NAME}_folder" >/dev/null
 }
 
 # folders PROJECT: those that its containers were started from, and the one that is marked

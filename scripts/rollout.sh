@@ -121,10 +121,21 @@ at_exit() {
   exit "$status"
 }
 
+# heed_signals: end at once, by way of at_exit
+heed_signals() {
+  trap 'exit 129' HUP
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+}
+
+# from_here_on: a signal is heeded no more
+from_here_on() {
+  trap 'say "==> the new ones serve already: finishing"' HUP INT TERM
+}
+
 # drain: until nginx has no request at the old ones any more
 drain() {
   phase=finish
-  trap 'say "==> the new ones serve already: finishing"' HUP INT TERM
   local waited
   sleep 1 || true
   for ((waited = 0; waited < DRAIN_SECONDS; waited++)); do
@@ -134,10 +145,8 @@ drain() {
 }
 
 trap at_exit EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
 trap '' PIPE
+heed_signals
 project=$(docker inspect --format '{{index .Config.Labels "com.docker.compose.project"}}' "$nginx")
 
 # settle: after one that was killed
@@ -151,6 +160,7 @@ settle() {
     release
   elif [[ $(containers --filter health=healthy | grep -cxF "$(printf '%s\n' "${new[@]}")") == "${#new[@]}" ]]; then
     say "==> finishing what an interrupted rollout has left"
+    from_here_on
     send "${new[@]}"
     drain
     finish
@@ -160,6 +170,7 @@ settle() {
     undo
   fi
   phase=prepare old=() new=()
+  heed_signals
 }
 
 settle
@@ -188,6 +199,7 @@ job=
 find_new
 ((${#new[@]} == count))
 
+from_here_on
 say "==> nginx sends requests to the new ones only"
 send "${new[@]}"
 drain

@@ -43,10 +43,9 @@ class Machine:
     def images(self, folder: Path) -> set[str]:
         """By plain Compose."""
         command = ["docker", "compose", "config", "--images"]
-        return set(
-            subprocess.run(command, cwd=folder, env=self._engine.environment, capture_output=True, text=True, check=True)
-            .stdout.split()
-        )  # fmt: skip
+        environment = self._engine.environment
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+        return set(done.stdout.split())
 
     def up(self, folder: Path) -> str:
         """As far as names go."""

@@ -50,6 +50,7 @@ def test_every_service_is_up_and_only_nginx_and_prometheus_are_published_on_loop
     }
     assert published == {"nginx": "127.0.0.1", "prometheus": "127.0.0.1"}
     until(lambda: sorted(project.targets().values()) == ["up"] * 3, 30)
+    assert project.in_progress() == 300 * 2
 
 
 def test_no_secret_is_in_an_environment_or_a_command_line(project: Project) -> None:
@@ -120,6 +121,7 @@ def test_three_containers_serve_and_nginx_follows_a_new_one_under_traffic(projec
         project.compose("up", "-d", "--wait", "--scale", "api=3", "api")
         three = {f"{project.address(container)}:8000" for container in project.containers("api")}
         assert len(three) == 3
+        until(lambda: project.in_progress() == 3 * 300 * 2, 20)
         until(lambda: three <= project.upstreams(request_id), 30)
         until(lambda: sum(url.endswith(":8000/metrics") for url in project.targets()) == 3, 30)
 
@@ -133,9 +135,22 @@ def test_three_containers_serve_and_nginx_follows_a_new_one_under_traffic(projec
     assert set(callers.outcomes) == {200}, project.failed(request_id)[:3]
 
 
-def test_a_rollout_costs_no_request(project: Project) -> None:
+def test_one_that_starts_warns_if_the_budget_is_for_fewer(project: Project) -> None:
+    def started(budget: str) -> str:
+        code = "from app.startup import check, current; check(current())"
+        done = project.run("docker", "compose", "run", "--rm", "-T", "--no-deps", "api", "python", "-c", code,
+                           CONNECTION_BUDGET=budget)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    assert "CONNECTION_BUDGET=620 is for API_CONTAINERS=1, and more run: 3 containers ×" in started("620")
+    assert "CONNECTION_BUDGET" not in started("621")
+
+
+def test_a_rollout_costs_no_request_and_replaces_what_has_crashed(project: Project) -> None:
     user = new_user(project.http).json()["id"]
     old = set(project.containers("api"))
+    project.docker("kill", next(iter(old)))
     reads = Callers(project, lambda http: http.get(f"/users/{user}"))
     writes = Callers(project, new_user, callers=4)
     with reads, writes:
@@ -146,6 +161,8 @@ def test_a_rollout_costs_no_request(project: Project) -> None:
     new = set(project.containers("api"))
     assert len(new) == len(old)
     assert not new & old
+    assert set(project.compose("ps", "-aq", "api").split()) == new
+    until(lambda: project.in_progress() == len(new) * 300 * 2, 20)
     project.compose("up", "-d", "--wait", "--scale", f"api={len(new)}")
     assert set(project.containers("api")) == new
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
+from engine import Engine
 from project import KEY, Project
+from stack import until
 from traffic import person
 
 pytestmark = pytest.mark.timeout(500)
@@ -88,6 +90,13 @@ def test_an_empty_key_is_refused(production: Project, files: Path) -> None:
     assert "API_KEY_FILE" in done.stderr
 
 
+def test_the_budget_counts_the_containers_that_run(production: Project) -> None:
+    command = ("docker", "compose", "run", "--rm", "--no-deps", "-T", "api")
+    done = production.run(*command, API_CONTAINERS="", CONNECTION_BUDGET="300")
+    assert done.returncode == 1
+    assert "2 containers × (2 workers × (100 pool + 2 monitors) + 3 observer) = 414 connections" in done.stderr
+
+
 def test_two_keys_are_refused(production: Project) -> None:
     done = production.run("docker", "compose", "run", "--rm", "--no-deps", "-T", "api", API_KEY=KEY)
     assert done.returncode == 1
@@ -138,3 +147,21 @@ def test_every_service_is_limited_restarted_and_its_log_rotated(production: Proj
         assert host["SecurityOpt"] == ["no-new-privileges:true"]
         assert host["CapDrop"] == ["ALL"]
         assert host["LogConfig"]["Config"] == {"max-size": "20m", "max-file": "5"}
+
+
+def test_after_a_reboot_everything_comes_back_by_itself(
+    engine: Engine, production: Project, https: httpx.Client, user: Any
+) -> None:
+    before = production.ids()
+    engine.restart()
+
+    def serves() -> bool:
+        if production.ids() != before:
+            return False
+        try:
+            return https.get(f"/users/{user['id']}").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    until(serves, 90)
+    until(lambda: https.post("/users", json=person(), headers={"X-API-Key": KEY}).status_code == 201, 60)
