@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from app.problems import Kind, Problem, documented
 from app.single_flight import SingleFlight
-from app.stats import everyone
+from app.stats import completeness, everyone
 from sluice.summary import summarize
 
 router = APIRouter(prefix="/health", tags=["health"])
@@ -42,7 +42,10 @@ class PoolState(BaseModel):
 
 
 class Health(BaseModel):
-    """`ok`: this worker can serve and every member is there; `degraded`: some member isn't; else `unavailable`."""
+    """`ok`: this worker can serve and every member is there; `degraded`: some member isn't; else `unavailable`.
+
+    `statistics` are `incomplete` while some worker can't publish its own, which costs no request.
+    """
 
     status: Literal["ok", "degraded", "unavailable"]
     version: str
@@ -51,6 +54,7 @@ class Health(BaseModel):
     workers: int
     pool: PoolState
     members: list[Member]
+    statistics: Literal["complete", "incomplete"]
 
 
 @router.get("/live", response_model=State)
@@ -102,4 +106,5 @@ async def _health(app: FastAPI) -> Health:
             available=summary.pool.available_connections,
         ),
         members=members,
+        statistics=completeness(app, summary),
     )
