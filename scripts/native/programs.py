@@ -6,12 +6,14 @@ import hashlib
 import os
 import re
 import resource
+import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import grafana_server
+from home import STACK
 from install import find
 from layout import REPLICA_SET, ROOT, Layout, StackError
 
@@ -21,8 +23,6 @@ FILES = min(16_384, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 """Open files per process: the wished-for number where the system allows it."""
 SETTINGS = frozenset(name.upper() for name in Settings.model_fields)
 """The variables that are the service's. It gets them from its own section, so that changed ones are noticed."""
-STACK = "SLUICE_STACK"
-"""In the environment of each of a stack's processes: its home."""
 
 _DEFAULTS = {
     "WORKERS": "2",
@@ -30,7 +30,7 @@ _DEFAULTS = {
     "MAX_REQUESTS": "100000",
     "MAX_REQUESTS_JITTER": "10000",
 }
-_UNSAFE = re.compile(r"['\"\r\n]|\s[;#]")
+_UNSAFE = re.compile(r"[\"\r\n]|^'|'$|\s[;#]")
 
 
 @dataclass(kw_only=True)
@@ -41,6 +41,11 @@ class Program:
     environment: dict[str, str] = field(default_factory=dict)
     reads: Iterable[Path] = ()
     options: dict[str, str] = field(default_factory=dict)
+
+
+def inherited() -> dict[str, str]:
+    """The environment of supervisord: the caller's, but for what the API gets by its own section."""
+    return {name: value for name, value in os.environ.items() if name.upper() not in SETTINGS | {"PYTHONPATH"}}
 
 
 def supervisord(layout: Layout, settings: Settings) -> str:
@@ -66,8 +71,9 @@ def supervisord(layout: Layout, settings: Settings) -> str:
         "nginx": _nginx(layout),
         "nginx-exporter": _nginx_exporter(layout),
         "prometheus": _prometheus(layout),
+        "log-rotation": _log_rotation(layout),
     }
-    if grafana := grafana_server.installed():
+    if grafana := grafana_server.installed(layout):
         programs["grafana"] = _grafana(layout, grafana)
     sections = head | {f"program:{name}": _section(layout, name, program) for name, program in programs.items()}
     return "\n".join(
@@ -104,7 +110,7 @@ def _api(layout: Layout, settings: Settings) -> Program:
     }
     code = [path for path in sorted((ROOT / "api").rglob("*.py")) if "tests" not in path.parts]
     return Program(
-        command=[str(Path(sys.executable).parent / "gunicorn"), "-c", "gunicorn.conf.py", "main:app"],
+        command=[sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "main:app"],
         environment=defaults | given | own,
         reads=[*code, ROOT / "api" / "requirements.lock", ROOT / ".env"],
         options={"directory": str(ROOT / "api"), "stopwaitsecs": str(settings.graceful_timeout + 10)},
@@ -146,10 +152,15 @@ def _prometheus(layout: Layout) -> Program:
     )  # fmt: skip
 
 
+def _log_rotation(layout: Layout) -> Program:
+    script = ROOT / "scripts" / "native" / "rotate.py"
+    return Program(command=[sys.executable, str(script), str(layout.logs), str(layout.log_bytes)], reads=[script])
+
+
 def _grafana(layout: Layout, grafana: grafana_server.Grafana) -> Program:
     return Program(
         command=grafana.command,
-        environment=grafana_server.environment(layout),
+        environment=grafana_server.environment(layout, grafana),
         reads=sorted((ROOT / "grafana" / "provisioning").rglob("*.yml")),
         options={"directory": str(grafana.home)},
     )
@@ -159,7 +170,7 @@ def _section(layout: Layout, name: str, program: Program) -> dict[str, str]:
     """A program that is started again whenever it dies, and stopped with all of its children."""
     state = hashlib.sha256(b"".join(path.read_bytes() for path in program.reads if path.exists())).hexdigest()
     return {
-        "command": " ".join(f'"{word}"' if " " in word else word for word in program.command),
+        "command": shlex.join(program.command),
         "environment": _environment({**program.environment, "SLUICE_CONFIGURATION": state}),
         "autostart": "false",
         "autorestart": "true",
@@ -177,5 +188,5 @@ def _section(layout: Layout, name: str, program: Program) -> dict[str, str]:
 def _environment(variables: dict[str, str]) -> str:
     for name, value in variables.items():
         if _UNSAFE.search(value):
-            raise StackError(f"{name}: allowed is a value without quotation marks, line ends, ' ;' and ' #'")
+            raise StackError(f"{name}: allowed is a value without \", line ends, ' ;', ' #', and ' at an end of it")
     return ",".join(f'{name}="{value}"' for name, value in variables.items())
