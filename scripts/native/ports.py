@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import psutil
@@ -14,10 +14,12 @@ from layout import Port
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
-def refuse_taken(ports: Mapping[str, Port], own: set[int], *, everywhere: frozenset[str] = frozenset()) -> None:
+def refuse_taken(
+    ports: Mapping[str, Port], is_own: Callable[[int], bool], *, everywhere: frozenset[str] = frozenset()
+) -> None:
     """Raises `StackError` for a port that somebody else listens on, or that this user may not open.
 
-    `own`: process ids of the stack itself; `everywhere`: those that will listen on every address, not just loopback.
+    `is_own`: whether a process id is of the stack itself; `everywhere`: those that will listen on every address.
     """
     for name, port in ports.items():
         # localhost, as people type it, may be ::1, too.
@@ -32,7 +34,9 @@ def refuse_taken(ports: Mapping[str, Port], own: set[int], *, everywhere: frozen
                     f" choose one from 1024 with {port.setting}"
                 )
             owner = _owner(port.number)
-            if owner is None or owner.pid not in own:
+            if owner is None and _problem(family, "" if wild else address, port.number) is None:
+                continue  # it has just ended
+            if owner is None or not is_own(owner.pid):
                 whose = f" by {owner.name()} (process {owner.pid})" if owner is not None else ""
                 raise StackError(
                     f"port {port.number} for {name} is taken{whose}: end that, or choose another with {port.setting}"

@@ -58,7 +58,6 @@ def supervisord(layout: Layout, settings: Settings) -> str:
             "pidfile": str(layout.home / "run" / "supervisord.pid"),
             "minfds": str(FILES),
             "directory": str(layout.home),
-            "environment": _environment({STACK: str(layout.home)}),
             **({"user": "root"} if os.getuid() == 0 else {}),  # else it warns
         },
         "rpcinterface:supervisor": {
@@ -171,14 +170,14 @@ def _section(layout: Layout, name: str, program: Program) -> dict[str, str]:
     state = hashlib.sha256(b"".join(path.read_bytes() for path in program.reads if path.exists())).hexdigest()
     return {
         "command": shlex.join(program.command),
-        "environment": _environment({**program.environment, "SLUICE_CONFIGURATION": state}),
+        "environment": _environment({STACK: str(layout.home), **program.environment, "SLUICE_CONFIGURATION": state}),
         "autostart": "false",
         "autorestart": "true",
         "startsecs": "1",
         "startretries": "10",
         "killasgroup": "true",
         "redirect_stderr": "true",
-        "stdout_logfile": str(layout.logs / f"{name}.out"),
+        "stdout_logfile": str(layout.logs / f"{name}.out").replace("%", "%%"),  # this one is expanded twice
         "stdout_logfile_maxbytes": "5MB",
         "stdout_logfile_backups": "1",
         **program.options,

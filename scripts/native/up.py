@@ -91,12 +91,15 @@ def _replica_set(layout: Layout, database: str) -> None:
 
 def _check_ports(layout: Layout, settings: Settings) -> Layout:
     """The layout, without Grafana where only that can't be had. Raises `StackError`."""
-    own = {process.pid for process in of_stack(layout.home)}
+
+    def is_own(pid: int) -> bool:
+        return pid in {process.pid for process in of_stack(layout.home)}
+
     everywhere = frozenset({"nginx"}) if settings.api_key is not None else frozenset()
-    refuse_taken(layout.ports, own, everywhere=everywhere)
+    refuse_taken(layout.ports, is_own, everywhere=everywhere)
     try:
         if grafana := grafana_server.installed(layout):
-            refuse_taken({"grafana": grafana.port}, own)
+            refuse_taken({"grafana": grafana.port}, is_own)
     except StackError as error:
         say(f"without Grafana: {error}")
         return replace(layout, grafana=None)

@@ -208,16 +208,16 @@ def test_a_port_is_taken_whatever_address_it_is_taken_on(family: socket.AddressF
     with listening(family, address) as port:
         line = rf"^port {port.number} for nginx is taken by \S+ \(process {os.getpid()}\): end that, or .* SLUICE_PORT$"
         with pytest.raises(StackError, match=line):
-            refuse_taken({"nginx": port}, set())
-        refuse_taken({"nginx": port}, {os.getpid()})
-    refuse_taken({"nginx": port}, set())
+            refuse_taken({"nginx": port}, lambda _: False)
+        refuse_taken({"nginx": port}, lambda pid: pid == os.getpid())
+    refuse_taken({"nginx": port}, lambda _: False)
 
 
 def test_a_port_of_another_address_matters_to_who_listens_on_all() -> None:
     with listening(socket.AF_INET, "127.0.0.2") as port:
-        refuse_taken({"nginx": port}, set())
+        refuse_taken({"nginx": port}, lambda _: False)
         with pytest.raises(StackError, match="is taken"):
-            refuse_taken({"nginx": port}, set(), everywhere=frozenset({"nginx"}))
+            refuse_taken({"nginx": port}, lambda _: False, everywhere=frozenset({"nginx"}))
 
 
 def test_a_port_that_may_not_be_opened_is_not_called_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +228,7 @@ def test_a_port_that_may_not_be_opened_is_not_called_taken(monkeypatch: pytest.M
     monkeypatch.setattr(ports.socket, "socket", Refusing)  # type: ignore[attr-defined]
     line = "^port 80 for nginx may not be opened by this user: choose one from 1024 with SLUICE_PORT$"
     with pytest.raises(StackError, match=line):
-        refuse_taken({"nginx": Port("SLUICE_PORT", 80)}, set())
+        refuse_taken({"nginx": Port("SLUICE_PORT", 80)}, lambda _: False)
 
 
 WRITER = """
