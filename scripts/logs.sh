@@ -7,8 +7,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 python=${SLUICE_PYTHON:-$SLUICE_HOME/venv/bin/python}
 if ! command -v "$python" >/dev/null; then
   python=python3 # the reports need nothing but the standard library
-  command -v python3 >/dev/null || fail "Python 3.9 or later is needed"
 fi
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null || fail "Python 3.9 or later is needed"
 
 # names_a_log ARGUMENT...: is there a second argument that is neither an option nor an option's value
 names_a_log() {

@@ -221,3 +221,9 @@ def test_a_wrong_setting_stops_the_start_in_one_line(
     assert ended.returncode not in (0, 3, 4)
     assert len(ended.stderr.splitlines()) == 1
     assert ended.stderr.startswith(f"sluice: {name}=")
+
+
+def test_without_knowing_its_processors_a_system_has_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    monkeypatch.delenv("WORKERS", raising=False)
+    assert load(_env_file=None).workers == os.cpu_count()
