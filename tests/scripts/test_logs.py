@@ -6,7 +6,6 @@ import ast
 import gzip
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
