@@ -9,7 +9,7 @@ PARTS = (
     ("FastAPI and Starlette", r"fastapi/|starlette/"),
     ("pydantic", r"pydantic/"),
     ("PyMongo and BSON", r"pymongo/|bson/"),
-    ("HTTP metrics", r"prometheus_\w+/|app/metrics\.py"),
+    ("HTTP metrics", r"prometheus_\w+/|app/(metrics|http_figures)\.py"),
     ("app: middleware, logs", r"app/(middleware|access_log|context|routing|problems)\.py"),
     ("app: users", r"app/"),
     ("sluice: coalescing", r"sluice/(reader|writer|coalescing)\.py"),

@@ -1,10 +1,22 @@
 # shellcheck shell=bash
 # What the scripts share: where the repository is, and the virtual environments.
 
+# This and what runs before it is for every shell: macOS has one of 2007.
+if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
+  echo "${0##*/}: bash 4.4 or later is needed, this is $BASH_VERSION (on macOS: brew install bash)" >&2
+  exit 1
+fi
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 SLUICE_HOME=${SLUICE_HOME:-$root/.sluice}
 [[ $SLUICE_HOME == /* ]] || SLUICE_HOME=$PWD/$SLUICE_HOME
 export SLUICE_HOME
+
+# What listens on this machine is asked directly, whatever proxy there is for the rest.
+if [[ ${no_proxy:-${NO_PROXY:-}} != "*" ]]; then
+  export no_proxy=localhost,127.0.0.1,::1${no_proxy:+,$no_proxy}${NO_PROXY:+,$NO_PROXY}
+  export NO_PROXY=$no_proxy
+fi
 
 # fail MESSAGE [STATUS]: say why and stop
 fail() {
@@ -34,13 +46,30 @@ compose() {
 
 # container_logs ARGUMENT...: the lines as they were written; some versions put a terminal's code before each
 container_logs() {
-  compose logs --no-color --no-log-prefix "$@" | sed --unbuffered $'s/^\e\\[2K//'
+  compose logs --no-color --no-log-prefix "$@" | awk '{ sub(/^\033\[2K/, ""); print; fflush() }'
 }
 
 # engine_answers: is there a Docker engine with Compose, and is it wanted (SLUICE_RUN is not native)
 engine_answers() {
   [[ ${SLUICE_RUN:-} != native ]] && command -v docker >/dev/null &&
-    docker compose version >/dev/null 2>&1 && timeout 10 docker version >/dev/null 2>&1 && name_project
+    docker compose version >/dev/null 2>&1 && within 10 docker version >/dev/null 2>&1 && name_project
+}
+
+# within SECONDS COMMAND...: end it if it takes longer (macOS has no timeout)
+within() {
+  "${@:2}" &
+  local command=$! tenths
+  for ((tenths = 0; tenths < $1 * 10; tenths++)); do
+    kill -0 "$command" 2>/dev/null || break
+    sleep 0.1
+  done
+  kill "$command" 2>/dev/null || true
+  wait "$command"
+}
+
+# has_linux: local processes are for Linux: its packages, and /proc
+has_linux() {
+  [[ $(uname) == Linux ]]
 }
 
 # name_project: what this folder's stack in containers is called, where neither the environment nor .env says so. As
@@ -109,6 +138,15 @@ has_data() {
   docker volume inspect "$1_mongo1" >/dev/null 2>&1
 }
 
+# check_path NAME PATH: refuse what the configuration of some server can't hold
+check_path() {
+  case $2 in
+    *[\"\\:*?[]* | *\]* | *[[:cntrl:]]* | *" #"* | *" ;"* | *[[:space:]\'])
+      fail "$1=${2@Q}: allowed is a path without \" \\ : * ? [ ], line ends, ' #' and ' ;', and with no blank or ' at its end"
+      ;;
+  esac
+}
+
 # containers_run: does the stack run in containers
 containers_run() {
   engine_answers && [[ -n $(compose ps --quiet --status running api 2>/dev/null) ]]
@@ -138,20 +176,29 @@ install_python() {
   find_python || fail "$wanted is missing, and this system's packages have none"
 }
 
+# lock_9 HOW: lock what is open as 9, for as long as that is (flock and sha256sum aren't everywhere, Python is)
+lock_9() {
+  "$python" -c "from fcntl import *; flock(9, $1)" 2>/dev/null
+}
+
 # make_venv FOLDER LOCK...: a virtual environment with exactly what the lock files name; made anew when they change
 make_venv() (
   local venv=$1
   shift
+  has_linux || fail "local processes need Linux; elsewhere Docker with Compose 2 runs all this"
+  check_path "the repository" "$root"
+  check_path SLUICE_HOME "$SLUICE_HOME"
+  local python=$venv/bin/python wanted
+  "$python" -c '' 2>/dev/null || python=$(find_python || install_python)
   mkdir -p "$SLUICE_HOME"
   exec 9<"$SLUICE_HOME" # up.py locks it, too
-  if ! flock --nonblock 9; then
+  if ! lock_9 LOCK_EX+LOCK_NB; then
     echo "==> waiting for another script that is at work in $SLUICE_HOME"
-    flock 9
+    lock_9 LOCK_EX
   fi
-  local wanted
-  wanted=$(cat "$@" | sha256sum)
-  [[ -x $venv/bin/python && $(cat "$venv/locks.sha256" 2>/dev/null) == "$wanted" ]] && exit
-  local python
+  wanted=$("$python" -c 'import hashlib, sys
+print(hashlib.sha256(b"".join(open(lock, "rb").read() for lock in sys.argv[1:])).hexdigest(), "", "-")' "$@")
+  [[ $python == "$venv/bin/python" && $(cat "$venv/locks.sha256" 2>/dev/null) == "$wanted" ]] && exit
   python=$(find_python || install_python)
   echo "==> installing Python packages (PyPI) into $venv"
   rm -rf "$venv"

@@ -8,6 +8,7 @@ python=${SLUICE_PYTHON:-$SLUICE_HOME/venv/bin/python}
 if ! command -v "$python" >/dev/null; then
   python=python3 # the reports need nothing but the standard library
 fi
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null || fail "Python 3.9 or later is needed"
 
 # names_a_log ARGUMENT...: is there a second argument that is neither an option nor an option's value
 names_a_log() {
@@ -25,10 +26,10 @@ names_a_log() {
   ((found > 1))
 }
 
-# Safe path: a folder called `scripts` where this is typed must not be taken for ours.
-export PYTHONSAFEPATH=1 PYTHONPATH=$root
+# Run by its folder: one called `scripts` where this is typed must not be taken for ours.
+export PYTHONPATH=$root
 if (($#)) && ! names_a_log "$@" && containers_run; then
-  container_logs api | "$python" -m scripts.log_report "$@" -
+  container_logs api | "$python" "$root/scripts/log_report" "$@" -
   exit
 fi
-exec "$python" -m scripts.log_report "$@"
+exec "$python" "$root/scripts/log_report" "$@"

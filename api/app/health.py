@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from app.problems import Kind, Problem, documented
 from app.single_flight import SingleFlight
-from app.stats import everyone
+from app.stats import completeness, everyone
 from sluice.summary import summarize
 
 router = APIRouter(prefix="/health", tags=["health"])
@@ -45,6 +45,7 @@ class Health(BaseModel):
     """`ok`: this worker can serve and every member is there; `degraded`: something is wanting; else `unavailable`.
 
     `reason` says why this worker can't serve, or what is wanting of the database; null when it's a member, or nothing.
+    `statistics` are `incomplete` while some worker can't publish its own, which costs no request.
     """
 
     status: Literal["ok", "degraded", "unavailable"]
@@ -55,6 +56,7 @@ class Health(BaseModel):
     workers: int
     pool: PoolState
     members: list[Member]
+    statistics: Literal["complete", "incomplete"]
 
 
 @router.get("/live", response_model=State)
@@ -108,4 +110,5 @@ async def _health(app: FastAPI) -> Health:
             available=summary.pool.available_connections,
         ),
         members=members,
+        statistics=completeness(app, summary),
     )

@@ -7,6 +7,7 @@ import fcntl
 import os
 import select
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -50,8 +51,9 @@ class StreamSink:
         self._descriptor = descriptor
         self._lock = -1
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode) or stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-            lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with suppress(OSError):  # a full or read-only folder: a torn traceback is better than no service
+                lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def write(self, record: bytes) -> None:
         if self._lock < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tempfile
@@ -51,6 +52,11 @@ def _stats_dir() -> Path:
     """Shared memory where there is some, one folder per user."""
     shared = Path("/dev/shm")  # noqa: S108 - the folder is checked to be ours before it is used
     return (shared if shared.is_dir() else Path(tempfile.gettempdir())) / f"sluice-{os.getuid()}"
+
+
+def _processors() -> int:
+    """Those that this process may use, where the system tells (not macOS)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Settings(BaseSettings):
@@ -111,7 +117,7 @@ class Settings(BaseSettings):
     stats_dir: Path = Field(default_factory=_stats_dir)
     stats_cache_ms: Annotated[int, Field(ge=0, le=60_000)] = 1_000
 
-    workers: Count = Field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    workers: Count = Field(default_factory=_processors)
     bind: Annotated[str, Field(min_length=1)] = "127.0.0.1:8000"
     preload: bool = False
     max_requests: Annotated[int, Field(ge=0, le=100_000_000)] = 1_000
@@ -203,7 +209,9 @@ class Settings(BaseSettings):
         try:
             self.stats_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             mine = self.stats_dir.stat().st_uid == os.getuid() and not self.stats_dir.is_symlink()
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # costs figures, and no request
+                return
             mine = False
         if not mine or not os.access(self.stats_dir, os.W_OK | os.X_OK):
             raise SettingsError(f"STATS_DIR={str(self.stats_dir)!r}: allowed is a folder that this user owns")

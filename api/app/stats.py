@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
+from typing import Literal
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic_core import to_json
@@ -12,9 +13,12 @@ from app.single_flight import SingleFlight
 from sluice.client import Sluice
 from sluice.slots import read_all
 from sluice.snapshot import WorkerSnapshot
-from sluice.summary import summarize
+from sluice.summary import ContainerSummary, summarize
 
 router = APIRouter(tags=["statistics"])
+
+STALE = 10.0
+"""Seconds after which a worker's figures are old; they are published every second."""
 
 _ORIGINAL = ("current_connections", "available_connections", "total_created", "active_connections")
 _ORIGINAL_CONFIG = ("max_pool_size", "min_pool_size", "max_idle_time_ms")
@@ -45,13 +49,28 @@ def install(app: FastAPI, cache_seconds: float) -> None:
 
 
 async def everyone(sluice: Sluice) -> list[WorkerSnapshot]:
-    """Every slot's snapshot, as published: so that whichever worker answers, what only grows never shrinks."""
+    """Every slot's snapshot, as published: so that whichever worker answers, what only grows never shrinks.
+
+    Where this worker can't publish, it at least knows of itself.
+    """
     sluice.publish()
-    return await asyncio.to_thread(read_all, sluice.slot.directory)
+    published = await asyncio.to_thread(read_all, sluice.slot.directory)
+    if sluice.published:
+        return published
+    own = sluice.snapshot()
+    return [own, *(snapshot for snapshot in published if snapshot.slot != own.slot)]
+
+
+def completeness(app: FastAPI, summary: ContainerSummary) -> Literal["complete", "incomplete"]:
+    """Whether the figures are everybody's: `STATS_DIR` may be full, or away."""
+    stale = any(worker.age_seconds > STALE for worker in summary.workers)
+    whole = app.state.sluice.published and app.state.http_figures.check() and not stale
+    return "complete" if whole else "incomplete"
 
 
 async def _stats(app: FastAPI) -> bytes:
-    summary = asdict(summarize(await everyone(app.state.sluice)))
+    found = summarize(await everyone(app.state.sluice))
+    summary = asdict(found) | {"statistics": completeness(app, found)}
     pool, config = summary.pop("pool"), summary.pop("pool_config")
     for part in (*summary["members"], *summary["workers"]):
         part |= part.pop("pool")

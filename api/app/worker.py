@@ -8,9 +8,12 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
@@ -32,8 +35,17 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
         "server_header": False,
     }
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, age: int, ppid: int, listeners: Any, app: Any, timeout: float, cfg: Config, log: Logger) -> None:
+        umask = os.umask(0)
+        os.umask(umask)
+        try:
+            super().__init__(age, ppid, listeners, app, timeout, cfg, log)
+        except (OSError, RuntimeError) as error:  # no room for the heartbeat's file: the master would end for good
+            os.umask(umask)
+            other = tempfile.gettempdir()
+            log.error("WORKER_TMP_DIR=%s takes no file, %s is used: %s", cfg.worker_tmp_dir, other, error)
+            cfg.set("worker_tmp_dir", other)
+            super().__init__(age, ppid, listeners, app, timeout, cfg, log)
         self.config.limit_concurrency = self.cfg.worker_connections
         # Gunicorn kills at its own limit; the lifespan needs time before that.
         self.config.timeout_graceful_shutdown = max(1, self.cfg.graceful_timeout - 2)

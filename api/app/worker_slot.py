@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 from sluice.slots import Slot
 
+log = logging.getLogger(__name__)
+
 _slot: Slot | None = None
 
 
 def claim(directory: Path) -> Slot:
-    """The slot that this process holds, claimed now if it has none. Raises `OSError` as `Slot.claim` does."""
+    """The slot of this process, claimed now if it has none. One that can't be had yet is no reason not to serve."""
     global _slot
     if _slot is None:
-        _slot = Slot.claim(directory)
+        _slot = Slot(directory)
+        try:
+            _slot.hold()
+        except OSError as error:
+            log.error("there is no slot for this worker's statistics: %s", error)
     return _slot
 
 
 def number() -> int | None:
-    """The number of the slot that this process holds."""
+    """The number of the slot of this process, if it has asked for one."""
     return _slot.number if _slot is not None else None
 
 

@@ -68,6 +68,8 @@ class Sluice:
         self.app_name = f"{options.app_name}-{socket.gethostname()}-{slot.number}"[:128]
         self._prepare = prepare
         self._view = MembersView(options, slot)
+        self.published = True
+        """Whether the other workers know what this one knows."""
         self._prepared = asyncio.Event()
         self._prepare_pause = TICK
         self._wanting: str | None = None
@@ -101,7 +103,7 @@ class Sluice:
         """Start connecting. Returns at once, whether or not MongoDB is there."""
         self._reaching = asyncio.create_task(self._reach(), name="sluice-reach")
         self._heart = asyncio.create_task(self._beat(), name="sluice-heart")
-        self.slot.publish(self.snapshot())
+        self.publish()
 
     async def wait_until_prepared(self, seconds: float) -> bool:
         """Wait until MongoDB was reached for the first time, at most for so long; whether it was."""
@@ -126,7 +128,7 @@ class Sluice:
             self._connected = None
             log.info("connection pool closed")
         await self._view.close()
-        self.slot.publish(self.snapshot())
+        self.publish()
         self.slot.close()
 
     @property
@@ -305,11 +307,18 @@ class Sluice:
                 self.publish()
 
     def publish(self) -> None:
-        """Let every worker of the container know what this one knows now. A full disk is logged, no more."""
+        """Let every worker of the container know what this one knows now. Where that fails, it's logged once."""
         try:
+            self.slot.hold()
             self.slot.publish(self.snapshot())
         except OSError as error:
-            log.error("statistics can't be published: %s", error)
+            if self.published:
+                log.error("statistics can't be published, only this worker knows them: %s", error)
+            self.published = False
+            return
+        if not self.published:
+            log.warning("statistics are published again")
+        self.published = True
 
     def _doubt(self, refusal: BaseException) -> None:
         """An operation wasn't allowed. Whether that goes for the whole service, preparing again will tell."""

@@ -7,6 +7,7 @@ the largest number of workers that ever ran at once.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -22,32 +23,59 @@ _CLAIM = "claim.lock"
 
 
 class Slot:
-    """One worker's place. Made by `Slot.claim`; use `close` to give it up before the process ends."""
+    """One worker's place; use `close` to give it up before the process ends.
 
-    def __init__(self, directory: Path, number: int, lock: int) -> None:
+    Where none can be had (a full folder, say), its `number` is the process id until `hold` succeeds.
+    """
+
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.number = number
-        self._lock = lock
+        self.number = os.getpid()
+        self._lock = -1
+        self._closed = False
         os.register_at_fork(after_in_child=self.close)  # a child would keep the lock of a dead parent
 
     @classmethod
     def claim(cls, directory: Path) -> Slot:
-        """Claim the lowest free slot below `directory`, which is made if needed.
+        """A slot that is held. Raises `OSError` as `hold` does."""
+        slot = cls(directory)
+        slot.hold()
+        return slot
 
-        Raises `OSError` when the folder can't be written.
+    def hold(self) -> None:
+        """Claim the lowest free slot if there's none yet, or if it is gone since somebody emptied the folder.
+
+        The folder is made if needed. Raises `OSError` when it can't be written or belongs to another user.
         """
-        directory.mkdir(parents=True, exist_ok=True)
-        with _claiming(directory, fcntl.LOCK_EX):
+        if self._closed or self._is_there():
+            return
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.directory.stat().st_uid not in (0, os.geteuid()):
+            raise PermissionError(errno.EPERM, "the folder belongs to another user", str(self.directory))
+        with _claiming(self.directory, fcntl.LOCK_EX):
             number = 0
             while True:
-                lock = os.open(directory / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                lock = os.open(self.directory / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 if _try_lock(lock, fcntl.LOCK_EX):
-                    return cls(directory, number, lock)
+                    break
                 os.close(lock)
                 number += 1
+        if self._lock >= 0:
+            os.close(self._lock)
+        self.number, self._lock = number, lock
+
+    def _is_there(self) -> bool:
+        if self._lock < 0:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._lock), os.stat(self.directory / f"{self.number}.lock"))
+        except FileNotFoundError:
+            return False
 
     def previous(self) -> WorkerSnapshot | None:
         """What the slot's former owner published last; None for a new slot or one that another version wrote."""
+        if self._lock < 0:
+            return None
         path = self.directory / f"{self.number}.json"
         found = _read(path)
         if found is None and path.exists():
@@ -55,14 +83,15 @@ class Slot:
         return found
 
     def publish(self, snapshot: WorkerSnapshot) -> None:
-        """Replace what the slot says, in one step."""
+        """Replace what the slot says, in one step. Raises `OSError`; what it said before then stays."""
         path = self.directory / f"{self.number}.json"
         draft = path.with_suffix(".draft")
         draft.write_bytes(encode(snapshot))
         draft.replace(path)
 
     def close(self) -> None:
-        """Free the slot; what it says stays, for its counters."""
+        """Free the slot for good; what it says stays, for its counters."""
+        self._closed = True
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -70,10 +99,11 @@ class Slot:
 
 def read_all(directory: Path) -> list[WorkerSnapshot]:
     """Every slot's snapshot, lowest slot first; `alive` is False where no worker holds the slot."""
-    if not directory.is_dir():
+    try:
+        with _claiming(directory, fcntl.LOCK_SH):
+            held = {int(path.stem): _is_held(path) for path in directory.glob("*.lock") if path.stem.isdecimal()}
+    except (FileNotFoundError, PermissionError):  # nobody ever claimed one, or could again
         return []
-    with _claiming(directory, fcntl.LOCK_SH):
-        held = {int(path.stem): _is_held(path) for path in directory.glob("*.lock") if path.stem.isdecimal()}
     snapshots = []
     for number, alive in sorted(held.items()):
         snapshot = _read(directory / f"{number}.json")
@@ -86,7 +116,8 @@ def read_all(directory: Path) -> list[WorkerSnapshot]:
 @contextmanager
 def _claiming(directory: Path, kind: int) -> Iterator[None]:
     """Whoever looks whether a slot is held locks it for an instant; nobody may claim meanwhile."""
-    lock = os.open(directory / _CLAIM, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    way = os.O_RDONLY if kind == fcntl.LOCK_SH else os.O_RDWR | os.O_CREAT  # to read, nothing has to be writable
+    lock = os.open(directory / _CLAIM, way | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, kind)
         yield
@@ -103,7 +134,7 @@ def _try_lock(lock: int, kind: int) -> bool:
 
 
 def _is_held(path: Path) -> bool:
-    lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return not _try_lock(lock, fcntl.LOCK_SH)
     finally:

@@ -49,7 +49,7 @@ def settings_in_example() -> dict[str, tuple[str, str]]:
 def stack_settings() -> dict[str, str]:
     """What the scripts and the compose files read besides the service's settings, with its default."""
     layout = (ROOT / "scripts/native/layout.py").read_text()
-    ports = re.findall(r'_port\((?:values, )?"(SLUICE_\w+)", ([\d_]+)\)', layout)
+    ports = re.findall(r'_(?:port|bytes)\((?:values, )?"(SLUICE_\w+)", ([\d_]+)\)', layout)
     found = {"SLUICE_HOME": "", "SLUICE_RUN": ""} | {name: port.replace("_", "") for name, port in ports}
     assert ports
     for file in ("docker-compose.prod.yml", "docker-compose.yml"):  # the usual one's defaults are those to show

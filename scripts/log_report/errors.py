@@ -25,7 +25,7 @@ _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\b[0-9a-f]{8,}\b|\d+")
 _KIND_LENGTH = 60
 
 
-@dataclass(slots=True)
+@dataclass
 class _Group:
     count: int
     first: str

@@ -25,7 +25,7 @@ _TRACEBACK = b"Traceback (most recent call last):"
 """Begins one that wasn't logged: of a process that died before it could, say."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Record:
     """One record. `time` as `2026-11-23 01:49:00.123`, in the time zone of whoever wrote it."""
 
@@ -35,10 +35,10 @@ class Record:
     request: str
     module: str
     message: str
-    traceback: list[str] = field(default_factory=list, kw_only=True)
+    traceback: list[str] = field(default_factory=list)
 
 
-@dataclass(slots=True)
+@dataclass
 class _Source:
     """One container's lines: the record that is being read, and whether its traceback, or one that nobody logged, goes
     on."""
@@ -48,7 +48,7 @@ class _Source:
     in_traceback: bool = False
 
 
-@dataclass(slots=True)
+@dataclass
 class Tally:
     """How many lines were read, and how many of them belong to no record, the first of which is kept."""
 
@@ -114,7 +114,10 @@ def _parse(line: bytes) -> Record | None:
     if text.startswith("{"):
         return _parse_json(text)
     match = _TEXT.fullmatch(text)
-    return Record(*match.groups()) if match else None
+    if match is None:
+        return None
+    time, level, worker, request, module, message = match.groups()
+    return Record(time, level, worker, request, module, message)
 
 
 def _parse_json(text: str) -> Record | None:

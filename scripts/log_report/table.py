@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-Row = Sequence[str | int | float]
+Row = Sequence["str | int | float"]
 
 
 def lines(header: Sequence[str], rows: Sequence[Row], width: int | None = None) -> list[str]:
     """A table, numbers to the right; its lines are cut to `width` characters. Seconds have three decimals."""
     cells = [list(header), *([_text(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    right = [bool(rows) and isinstance(rows[0][column], int | float) for column in range(len(header))]
+    right = [bool(rows) and isinstance(rows[0][column], (int, float)) for column in range(len(header))]
     return [
         "  ".join(
-            cell.rjust(size) if to_right else cell.ljust(size)
-            for cell, size, to_right in zip(row, widths, right, strict=True)
+            cell.rjust(size) if to_right else cell.ljust(size) for cell, size, to_right in zip(row, widths, right)
         ).rstrip()[:width]
         for row in cells
     ]

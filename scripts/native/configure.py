@@ -45,8 +45,8 @@ def _nginx(layout: Layout, settings: Settings) -> None:
     locations = folder / "conf" / "locations"
     shutil.rmtree(locations, ignore_errors=True)
     locations.mkdir()
-    if grafana_server.installed():
-        address = f"http://127.0.0.1:{layout.grafana.number}"
+    if grafana := grafana_server.installed(layout):
+        address = f"http://127.0.0.1:{grafana.port.number}"
         page = f"location /grafana/ {{\n  proxy_pass {address};\n}}\n"
         live = f"location = /grafana/api/live/ws {{\n  set $upgrade $http_upgrade;\n  proxy_pass {address};\n}}\n"
         _write(locations, {"grafana.conf": page + live})

@@ -1,4 +1,4 @@
-"""Stop the native stack. Called by scripts/down.sh, in the stack's virtual environment."""
+"""Stop the native stack. Called by scripts/down.sh; standard library only, since the packages may be broken."""
 
 from __future__ import annotations
 
@@ -6,36 +6,41 @@ import argparse
 import shutil
 import sys
 
+from home import Home, StackError
 from install import say
-from layout import Layout, StackError
-from supervise import Supervisor, end_leftovers
+from stop import end_others, refuse_others, stop
 
 
 def main() -> int:
     parser = argparse.ArgumentParser("down.sh")
     parser.add_argument("--purge", action="store_true")
     given = parser.parse_args()
+    home = Home(Home.folder())
     try:
-        layout = Layout.from_environment()
-        layout.check_shared()
-        supervisor = Supervisor(layout)
-        if supervisor.alive:
-            supervisor.stop()
-            say("stopped")
-        elif end_leftovers(layout):
-            say("stopped what a process manager that was killed had left")
+        refuse_others(home)
+        end_others(home)
+        if home.home.is_dir():
+            with home.alone():
+                say("stopped" if stop(home) else "nothing is running")
         else:
             say("nothing is running")
-        shutil.rmtree(layout.shared, ignore_errors=True)
+        home.check_shared()
+        shutil.rmtree(home.shared, ignore_errors=True)
         if given.purge:
-            for name in ("data", "secrets", "logs", "run", "nginx", "prometheus"):
-                shutil.rmtree(layout.home / name, ignore_errors=True)
-            layout.supervisor.unlink(missing_ok=True)
-            say("data, secrets and logs are gone")
-    except StackError as error:
+            purge(home)
+    except (StackError, OSError) as error:
         print(f"down: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def purge(home: Home) -> None:
+    """Delete what it wrote, but for packages and programs. Raises `OSError`."""
+    for name in ("data", "secrets", "logs", "run", "nginx", "prometheus", "grafana"):
+        if (home.home / name).exists():
+            shutil.rmtree(home.home / name)
+    home.supervisor.unlink(missing_ok=True)
+    say("data, secrets and logs are gone")
 
 
 if __name__ == "__main__":

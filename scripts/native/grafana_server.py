@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from layout import ROOT, Layout, StackError
+from layout import ROOT, Layout, Port, StackError
 
 
 @dataclass(frozen=True)
@@ -15,27 +15,28 @@ class Grafana:
 
     server: Path
     home: Path
+    port: Port
 
     @property
     def command(self) -> list[str]:
         return [str(self.server), "--homepath", str(self.home)]
 
 
-def installed() -> Grafana | None:
-    """The one on PATH. Raises `StackError` when that has no home."""
+def installed(layout: Layout) -> Grafana | None:
+    """The one on PATH, if the stack has a port for it. Raises `StackError` when it has no home."""
     found = shutil.which("grafana-server")
-    if found is None:
+    if found is None or layout.grafana is None:
         return None
     server = Path(found)
     homes = (server.resolve().parent.parent, Path("/usr/share/grafana"))
     for home in homes:
         if (home / "conf" / "defaults.ini").is_file():
-            return Grafana(server, home)
+            return Grafana(server, home, layout.grafana)
     places = " nor ".join(str(home) for home in homes)
     raise StackError(f"{server}: neither {places} has the conf/defaults.ini that Grafana needs; mend it or PATH")
 
 
-def environment(layout: Layout) -> dict[str, str]:
+def environment(layout: Layout, grafana: Grafana) -> dict[str, str]:
     """Its settings: the dashboards of Compose, on this stack's Prometheus, behind nginx; anybody may look."""
     folder = layout.home / "grafana"
     return {
@@ -44,7 +45,7 @@ def environment(layout: Layout) -> dict[str, str]:
         "GF_PATHS_PLUGINS": str(folder / "plugins"),
         "GF_PATHS_PROVISIONING": str(ROOT / "grafana" / "provisioning"),
         "GF_SERVER_HTTP_ADDR": "127.0.0.1",
-        "GF_SERVER_HTTP_PORT": str(layout.grafana.number),
+        "GF_SERVER_HTTP_PORT": str(grafana.port.number),
         "GF_SERVER_ROOT_URL": "%(protocol)s://%(domain)s/grafana/",
         "GF_SERVER_SERVE_FROM_SUB_PATH": "true",
         "GF_SECURITY_ADMIN_PASSWORD__FILE": str(password(layout)),

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 
 from dotenv import dotenv_values
+from home import ROOT as ROOT
+from home import Home
+from home import StackError as StackError
 
-ROOT = Path(__file__).resolve().parents[2]
 REPLICA_SET = "rs0"
 ENV_FILES = (ROOT / ".env", ROOT / "api" / ".env")
 """What the service reads where this stack runs it, in `api/`."""
-
-
-class StackError(Exception):
-    """Why the stack can't be started, in a sentence for people."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +30,25 @@ def _port(values: Mapping[str, str | None], setting: str, default: int) -> Port:
     return Port(setting, int(text))
 
 
-@dataclass(frozen=True)
-class Layout:
-    """One stack: everything that it writes is below `home`, but for the statistics on shared memory."""
+def _bytes(values: Mapping[str, str | None], setting: str, default: int) -> int:
+    text = values.get(setting) or str(default)
+    if not text.isdecimal() or not 65_536 <= int(text) <= 1 << 40:
+        raise StackError(f"{setting}={text!r}: allowed is a whole number from 65536 to {1 << 40}")
+    return int(text)
 
-    home: Path
+
+@dataclass(frozen=True)
+class Layout(Home):
+    """One stack's folder and ports; without a port for it, there is no Grafana."""
+
     http: Port
     api: Port
     nginx_status: Port
     nginx_exporter: Port
     prometheus: Port
     mongo: tuple[Port, Port, Port]
-    grafana: Port = Port("SLUICE_GRAFANA_PORT", 3000)
+    grafana: Port | None = Port("SLUICE_GRAFANA_PORT", 3000)
+    log_bytes: int = 52_428_800
 
     @classmethod
     def from_environment(cls) -> Layout:
@@ -60,7 +61,7 @@ class Layout:
         if first.number > 65_533:
             raise StackError(f"{first.setting}={first.number}: allowed is 1 to 65533, three ports are used")
         layout = cls(
-            home=Path(os.environ.get("SLUICE_HOME") or ROOT / ".sluice").resolve(),
+            home=cls.folder(),
             http=_port(values, "SLUICE_PORT", 8000),
             api=_port(values, "SLUICE_API_PORT", 8001),
             nginx_status=_port(values, "SLUICE_NGINX_STATUS_PORT", 8002),
@@ -68,9 +69,11 @@ class Layout:
             prometheus=_port(values, "SLUICE_PROMETHEUS_PORT", 9090),
             mongo=(first, Port(first.setting, first.number + 1), Port(first.setting, first.number + 2)),
             grafana=_port(values, "SLUICE_GRAFANA_PORT", 3000),
+            log_bytes=_bytes(values, "SLUICE_LOG_MAX_BYTES", 52_428_800),
         )
         uses: dict[int, str] = {}
-        for port in layout.ports.values():
+        grafana = {"grafana": layout.grafana} if layout.grafana and shutil.which("grafana-server") else {}
+        for port in (layout.ports | grafana).values():
             other = uses.setdefault(port.number, port.setting)
             if other != port.setting:
                 raise StackError(f"{port.setting}={port.number}: allowed is a port of its own, {other} has this one")
@@ -78,7 +81,7 @@ class Layout:
 
     @property
     def ports(self) -> dict[str, Port]:
-        """What listens on which port."""
+        """What listens on which port, but for Grafana, which may be left out."""
         return {
             "nginx": self.http,
             "api": self.api,
@@ -86,7 +89,6 @@ class Layout:
             "nginx-exporter": self.nginx_exporter,
             "prometheus": self.prometheus,
             **{f"mongod-{port.number}": port for port in self.mongo},
-            **({"grafana": self.grafana} if shutil.which("grafana-server") else {}),
         }
 
     @property
@@ -96,45 +98,3 @@ class Layout:
     @property
     def url(self) -> str:
         return f"http://localhost:{self.http.number}"
-
-    @property
-    def secrets(self) -> Path:
-        return self.home / "secrets"
-
-    @property
-    def logs(self) -> Path:
-        return self.home / "logs"
-
-    @property
-    def mongod(self) -> Path:
-        return self.home / "bin" / "mongod"
-
-    @property
-    def supervisor(self) -> Path:
-        return self.home / "supervisord.conf"
-
-    @cached_property
-    def socket(self) -> Path:
-        """Supervisor's control socket; not below `home`, whose path may be too long for a socket's."""
-        return self.shared / "supervisor.sock"
-
-    @cached_property
-    def shared(self) -> Path:
-        """The folder on shared memory, named after `home`; made by `make_shared`."""
-        base = Path("/dev/shm")  # noqa: S108 checked to be ours
-        name = f"sluice-native-{os.getuid()}-{hashlib.sha256(str(self.home).encode()).hexdigest()[:12]}"
-        return (base if base.is_dir() else self.home) / name
-
-    def make_shared(self) -> None:
-        """Make that folder. Raises `StackError` as `check_shared` does."""
-        self.shared.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.check_shared()
-
-    def check_shared(self) -> None:
-        """Raises `StackError` for a folder that another user made or may change: its name can be guessed."""
-        try:
-            found = self.shared.lstat()
-        except FileNotFoundError:
-            return
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-            raise StackError(f"{self.shared}: allowed is a folder that this user owns and nobody else may change")

@@ -6,12 +6,14 @@ import hashlib
 import os
 import re
 import resource
+import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import grafana_server
+from home import STACK
 from install import find
 from layout import ENV_FILES, REPLICA_SET, ROOT, Layout, StackError
 
@@ -22,10 +24,8 @@ FILES = min(16_384, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 """Open files per process: the wished-for number where the system allows it."""
 SETTINGS = frozenset(name.upper() for name in Settings.model_fields)
 """The variables that are the service's. It gets them from its own section, so that changed ones are noticed."""
-STACK = "SLUICE_STACK"
-"""In the environment of each of a stack's processes: its home."""
 
-_UNSAFE = re.compile(r"['\"\r\n]|\s[;#]")
+_UNSAFE = re.compile(r"[\"\r\n]|^'|'$|\s[;#]")
 
 
 @dataclass(kw_only=True)
@@ -38,6 +38,11 @@ class Program:
     options: dict[str, str] = field(default_factory=dict)
 
 
+def inherited() -> dict[str, str]:
+    """The environment of supervisord: the caller's, but for what the API gets by its own section."""
+    return {name: value for name, value in os.environ.items() if name.upper() not in SETTINGS | {"PYTHONPATH"}}
+
+
 def supervisord(layout: Layout, settings: Settings) -> str:
     """The configuration file. Raises `StackError` for a value that it can't hold."""
     head = {
@@ -48,7 +53,6 @@ def supervisord(layout: Layout, settings: Settings) -> str:
             "pidfile": str(layout.home / "run" / "supervisord.pid"),
             "minfds": str(FILES),
             "directory": str(layout.home),
-            "environment": _environment({STACK: str(layout.home)}),
             **({"user": "root"} if os.getuid() == 0 else {}),  # else it warns
         },
         "rpcinterface:supervisor": {
@@ -61,8 +65,9 @@ def supervisord(layout: Layout, settings: Settings) -> str:
         "nginx": _nginx(layout),
         "nginx-exporter": _nginx_exporter(layout),
         "prometheus": _prometheus(layout),
+        "log-rotation": _log_rotation(layout),
     }
-    if grafana := grafana_server.installed():
+    if grafana := grafana_server.installed(layout):
         programs["grafana"] = _grafana(layout, grafana)
     sections = head | {f"program:{name}": _section(layout, name, program) for name, program in programs.items()}
     return "\n".join(
@@ -99,7 +104,7 @@ def _api(layout: Layout, settings: Settings) -> Program:
     }
     code = [path for path in sorted((ROOT / "api").rglob("*.py")) if "tests" not in path.parts]
     return Program(
-        command=[str(Path(sys.executable).parent / "gunicorn"), "-c", "gunicorn.conf.py", "main:app"],
+        command=[sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "main:app"],
         environment=defaults | given | own,
         reads=[*code, ROOT / "api" / "requirements.lock", *ENV_FILES],
         options={"directory": str(ROOT / "api"), "stopwaitsecs": str(settings.graceful_timeout + 10)},
@@ -141,10 +146,15 @@ def _prometheus(layout: Layout) -> Program:
     )  # fmt: skip
 
 
+def _log_rotation(layout: Layout) -> Program:
+    script = ROOT / "scripts" / "native" / "rotate.py"
+    return Program(command=[sys.executable, str(script), str(layout.logs), str(layout.log_bytes)], reads=[script])
+
+
 def _grafana(layout: Layout, grafana: grafana_server.Grafana) -> Program:
     return Program(
         command=grafana.command,
-        environment=grafana_server.environment(layout),
+        environment=grafana_server.environment(layout, grafana),
         reads=sorted((ROOT / "grafana" / "provisioning").rglob("*.yml")),
         options={"directory": str(grafana.home)},
     )
@@ -154,15 +164,15 @@ def _section(layout: Layout, name: str, program: Program) -> dict[str, str]:
     """A program that is started again whenever it dies, and stopped with all of its children."""
     state = hashlib.sha256(b"".join(path.read_bytes() for path in program.reads if path.exists())).hexdigest()
     return {
-        "command": " ".join(f'"{word}"' if " " in word else word for word in program.command),
-        "environment": _environment({**program.environment, "SLUICE_CONFIGURATION": state}),
+        "command": shlex.join(program.command),
+        "environment": _environment({STACK: str(layout.home), **program.environment, "SLUICE_CONFIGURATION": state}),
         "autostart": "false",
         "autorestart": "true",
         "startsecs": "1",
         "startretries": "10",
         "killasgroup": "true",
         "redirect_stderr": "true",
-        "stdout_logfile": str(layout.logs / f"{name}.out"),
+        "stdout_logfile": str(layout.logs / f"{name}.out").replace("%", "%%"),  # this one is expanded twice
         "stdout_logfile_maxbytes": "5MB",
         "stdout_logfile_backups": "1",
         **program.options,
@@ -172,5 +182,5 @@ def _section(layout: Layout, name: str, program: Program) -> dict[str, str]:
 def _environment(variables: dict[str, str]) -> str:
     for name, value in variables.items():
         if _UNSAFE.search(value):
-            raise StackError(f"{name}: allowed is a value without quotation marks, line ends, ' ;' and ' #'")
+            raise StackError(f"{name}: allowed is a value without \", line ends, ' ;', ' #', and ' at an end of it")
     return ",".join(f'{name}="{value}"' for name, value in variables.items())

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import grafana_server
 import init_replica_set
 import make_secrets
-import psutil
 from configure import configure
 from install import InstallError, install_mongod, install_programs, say
 from layout import ENV_FILES, REPLICA_SET, Layout, StackError
+from ports import refuse_taken
+from processes import of_stack
+from programs import inherited
 from pymongo.errors import PyMongoError
-from supervise import Supervisor, end_leftovers, wait_until
+from stop import end_leftovers, end_orphans, stop
+from supervise import Supervisor, wait_until
 
 from app.check_settings import check
 from app.setting_errors import SettingsError
@@ -36,35 +36,20 @@ _interrupted = threading.Event()
 """Kept, since an exception is lost where it meets a destructor or a callback, as there are in the driver."""
 
 
-@contextmanager
-def _alone(layout: Layout) -> Iterator[None]:
-    """One at a time starts or changes this stack; the others wait. The kernel frees the lock of who is killed."""
-    layout.home.mkdir(parents=True, exist_ok=True)
-    folder = os.open(layout.home, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another script that is at work in {layout.home}")
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
-
-
 def up(layout: Layout, settings: Settings) -> None:
     """Bring everything up, in the order in which it depends on each other. Raises `StackError`."""
     supervisor = Supervisor(layout)
     if not supervisor.alive and (count := end_leftovers(layout)):
         say(f"stopped {count} processes that a process manager that was killed had left")
-    _refuse_taken_ports(layout, supervisor.pids() if supervisor.alive else set())
+    elif count := end_orphans(layout):
+        say(f"stopped {count} processes that a server that was killed had left")
     make_secrets.make_secrets(layout.secrets)
-    grafana = grafana_server.installed()
+    grafana = grafana_server.installed(layout)
     if grafana:
         grafana_server.password(layout).parent.mkdir(mode=0o700, exist_ok=True)
         make_secrets.make_grafana_password(grafana_server.password(layout).parent)
     configure(layout, settings)
-    supervisor.start()
+    supervisor.start(inherited())
     say(f"MongoDB: three members on ports {', '.join(str(port.number) for port in layout.mongo)}")
     # Prometheus this early, since it takes 5 s before it looks at its targets.
     supervisor.launch(*(f"mongod-{port.number}" for port in layout.mongo), "prometheus")
@@ -73,17 +58,25 @@ def up(layout: Layout, settings: Settings) -> None:
     say(f"nginx on port {layout.http.number}, Prometheus on port {layout.prometheus.number}")
     supervisor.launch("api", "nginx")
     supervisor.launch("nginx-exporter")  # it ends where it finds no nginx
-    if grafana:
-        say(f"Grafana on port {layout.grafana.number}: {grafana.server}")
-        supervisor.launch("grafana")
+    supervisor.launch("log-rotation")
     api_log = layout.logs / "api.log"
     wait_until(lambda: _answers(f"{layout.url}/health/ready"), 60, f"the API is not ready; see {api_log}")
     prometheus = f"http://127.0.0.1:{layout.prometheus.number}"
     wait_until(lambda: _answers(f"{prometheus}/-/ready"), 60, "Prometheus is not ready")
     wait_until(lambda: _all_targets_up(prometheus), 60, f"Prometheus misses a target; see {prometheus}/targets")
     if grafana:
-        log = layout.logs / "grafana.out"
+        _launch_grafana(layout, supervisor, grafana)
+
+
+def _launch_grafana(layout: Layout, supervisor: Supervisor, grafana: grafana_server.Grafana) -> None:
+    """Dashboards are no reason to have no API."""
+    say(f"Grafana on port {grafana.port.number}: {grafana.server}")
+    log = layout.logs / "grafana.out"
+    try:
+        supervisor.launch("grafana")
         wait_until(lambda: _answers(f"{layout.url}/grafana/api/health"), 60, f"Grafana is not ready; see {log}")
+    except StackError as error:
+        say(f"without Grafana: {error}")
 
 
 def _replica_set(layout: Layout, database: str) -> None:
@@ -97,37 +90,21 @@ def _replica_set(layout: Layout, database: str) -> None:
     replica_set.write_urls(layout.secrets)
 
 
-def _refuse_taken_ports(layout: Layout, own: set[int]) -> None:
-    for name, port in layout.ports.items():
-        if not _is_taken(port.number):
-            continue
-        owner = _owner(port.number)
-        if owner is None or owner.pid not in own:
-            whose = f" by {owner.name()} (process {owner.pid})" if owner is not None else ""
-            raise StackError(
-                f"port {port.number} for {name} is taken{whose}: end that, or choose another with {port.setting}"
-            )
+def _check_ports(layout: Layout, settings: Settings) -> Layout:
+    """The layout, without Grafana where only that can't be had. Raises `StackError`."""
 
+    def is_own(pid: int) -> bool:
+        return pid in {process.pid for process in of_stack(layout.home)}
 
-def _is_taken(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-            probe.listen()
-        except OSError:
-            return True
-    return False
-
-
-def _owner(port: int) -> psutil.Process | None:
-    """Who listens there, if the system tells."""
-    with suppress(psutil.Error):
-        for connection in psutil.net_connections("tcp"):
-            listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
-            if listens and connection.pid:
-                return psutil.Process(connection.pid)
-    return None
+    everywhere = frozenset({"nginx"}) if settings.api_key is not None else frozenset()
+    refuse_taken(layout.ports, is_own, everywhere=everywhere)
+    try:
+        if grafana := grafana_server.installed(layout):
+            refuse_taken({"grafana": grafana.port}, is_own)
+    except StackError as error:
+        say(f"without Grafana: {error}")
+        return replace(layout, grafana=None)
+    return layout
 
 
 def _answers(url: str) -> bool:
@@ -157,7 +134,8 @@ def _follow(layout: Layout) -> None:
     finally:
         follower.kill()
         follower.wait()
-        _stop(layout)
+        with layout.alone():
+            _stop(layout)
 
 
 def _interrupt(*_: object) -> None:
@@ -168,10 +146,8 @@ def _interrupt(*_: object) -> None:
 def _stop(layout: Layout) -> None:
     for number in STOPPING:  # once is enough
         signal.signal(number, signal.SIG_IGN)
-    supervisor = Supervisor(layout)
-    if supervisor.alive:
-        say("stopping")
-        supervisor.stop()
+    say("stopping")
+    stop(layout)
 
 
 def main() -> int:
@@ -188,8 +164,9 @@ def main() -> int:
     try:
         settings = _settings(given.driver, given.workers)
         layout = Layout.from_environment()
-        with _alone(layout):
+        with layout.alone():
             layout.check_shared()
+            layout = _check_ports(layout, settings)
             ran_before = Supervisor(layout).alive
             install_programs(["nginx", "prometheus", "prometheus-nginx-exporter"])
             install_mongod(layout.mongod)
@@ -237,7 +214,7 @@ def _tell(layout: Layout, seconds: float) -> None:
         f"""
   Grafana        {layout.url}/grafana/ (to change something: admin, with the password in
                  {password})"""
-        if grafana_server.installed()
+        if grafana_server.installed(layout)
         else ""
     )
     print(

@@ -118,13 +118,18 @@ class Stack:
     def pid(self, program: str) -> int:
         return int(self.control("pid", program))
 
+    def nginx(self) -> int:
+        """The process id of nginx's master, which has another one's before it that limits its error log."""
+        return int((self.home / "run/nginx.pid").read_text())
+
     def processes(self) -> list[psutil.Process]:
         """Everything that this stack started or whose command line names its folder, nginx's workers included."""
 
         def is_ours(process: psutil.Process) -> bool:
             try:
                 named = str(self.home) in " ".join(process.cmdline())
-                return named or process.environ().get("SLUICE_STACK") == str(self.home)
+                orphan = process.name() == "nginx" and any(str(self.home) in file.path for file in process.open_files())
+                return named or orphan or process.environ().get("SLUICE_STACK") == str(self.home)
             except psutil.Error:
                 return False
 

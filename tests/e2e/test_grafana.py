@@ -4,6 +4,7 @@ shows what it was given tells whether the wiring is right."""
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,12 +83,44 @@ def test_without_one_there_is_none(stack: Stack) -> None:
     assert not any("grafana" in " ".join(process.cmdline()) for process in stack.processes())
 
 
-def test_one_without_its_home_is_a_clear_error(stack: Stack, tmp_path: Path) -> None:
-    server = tmp_path / "bin" / "grafana-server"
+def fake_server(folder: Path) -> str:
+    """A PATH with a grafana-server that can't run."""
+    server = folder / "bin" / "grafana-server"
     server.parent.mkdir()
     server.write_text("#!/bin/sh\n")
     server.chmod(0o755)
-    told = stack.script("up.sh", "-d", PATH=f"{server.parent}:{os.environ['PATH']}")
-    assert told.returncode == 1
-    assert told.stderr.strip().endswith("has the conf/defaults.ini that Grafana needs; mend it or PATH")
+    return f"{server.parent}:{os.environ['PATH']}"
+
+
+def test_one_without_its_home_is_left_out(stack: Stack, tmp_path: Path) -> None:
+    told = stack.script("up.sh", "-d", PATH=fake_server(tmp_path))
+    assert told.returncode == 0, told.stderr
+    (line,) = (line for line in told.stdout.splitlines() if "without Grafana" in line)
+    assert line.endswith("has the conf/defaults.ini that Grafana needs; mend it or PATH")
     assert stack.http.get("/health/ready").status_code == 200
+
+
+def test_one_whose_port_is_taken_is_left_out(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "defaults.ini").touch()
+    assert stack.layout.grafana is not None
+    with socket.create_server(("127.0.0.1", stack.layout.grafana.number)) as taken:
+        told = stack.script("up.sh", "-d", PATH=fake_server(tmp_path))
+        port = taken.getsockname()[1]
+    assert told.returncode == 0, told.stderr
+    assert f"==> without Grafana: port {port} for grafana is taken by " in told.stdout
+    assert "SLUICE_GRAFANA_PORT" in told.stdout
+    assert "/grafana/" not in told.stdout
+    assert stack.http.get("/health/ready").status_code == 200
+
+
+def test_one_that_does_not_run_is_no_reason_to_have_no_api(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "defaults.ini").touch()
+    told = stack.script("up.sh", "-d", PATH=fake_server(tmp_path))
+    try:
+        assert told.returncode == 0, told.stderr
+        assert "==> without Grafana: grafana does not start" in told.stdout
+        assert stack.http.get("/health/ready").status_code == 200
+    finally:
+        stack.up()

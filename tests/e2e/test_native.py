@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from stack import ROOT, Stack, kill, until
 
@@ -18,8 +19,8 @@ PROBLEM = "application/problem+json"
 
 @pytest.fixture
 def other(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
-    """A second stack, with a blank in its folder's name."""
-    home = tmp_path / "another stack"
+    """A second stack, in a folder whose name means something to shells, supervisord and nginx."""
+    home = tmp_path / "another's $HOME, 100% %(here)s {ü} & co"
     home.mkdir()
     other = Stack(home)
     yield other
@@ -73,14 +74,66 @@ def test_two_starts_at_once_make_one_stack(other: Stack) -> None:
     assert other.http.get("/health/ready").status_code == 200
 
 
-def test_what_outlives_a_killed_process_manager_is_ended(other: Stack) -> None:
-    # A MongoDB of the caller's own must not be used.
-    done = other.script("up.sh", "-d", MONGODB_URL="mongodb://nowhere.invalid")
+def test_down_ends_a_start_that_is_under_way(other: Stack) -> None:
+    with subprocess.Popen(
+        [ROOT / "scripts/up.sh", "-d"], env=other.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as up:
+        until(lambda: len(other.processes()) >= 5)
+        done = other.script("down.sh")
+        _, errors = up.communicate(timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"stopping up.sh (process {up.pid})" in done.stdout
+    assert (up.returncode, errors) == (130, "up: interrupted\n")
+    assert other.processes() == []
+
+
+@pytest.fixture
+def strict_umask() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("strict_umask")
+def test_a_stack_in_adverse_circumstances(other: Stack) -> None:
+    # A MongoDB of the caller's own must not be used, nor a proxy for what listens here.
+    proxies = {f"{kind}_proxy": "http://127.0.0.1:9" for kind in ("http", "HTTPS", "ALL")}
+    nothing_excepted = {
+        "HTTP_PROXY": "http://127.0.0.1:9",
+        "all_proxy": "http://127.0.0.1:9",
+        "no_proxy": "",
+        "NO_PROXY": "",
+    }
+    tiny_logs = {"SLUICE_LOG_MAX_BYTES": "65536"}
+    given = proxies | nothing_excepted | tiny_logs | {"MONGODB_URL": "mongodb://nowhere.invalid"}
+    done = other.script("up.sh", "-d", **given)
     assert done.returncode == 0, done.stderr
+    assert other.http.post("/users", json={"email": "a@example.org", "name": "A", "age": 3}).status_code == 201
+
+    # Logs are kept small, and go on.
+    for number in range(300):
+        assert other.http.get(f"/health/live?{number}").status_code == 200
+    member = other.layout.logs / f"mongod-{other.layout.mongo[0].number}.log"
+    for log in (other.layout.logs / "nginx-access.log", member):
+        until(lambda log=log: log.with_name(f"{log.name}.1").exists() and log.stat().st_size <= 65_536)  # type: ignore[misc]
+    other.http.get("/health/live")
+    until(lambda: (other.layout.logs / "nginx-access.log").read_text().startswith('{"time"'))
+
+    # Whoever kills the masters of servers leaves their workers.
+    def kill_masters() -> None:
+        api, nginx = other.pid("api"), other.nginx()
+        workers = [child for pid in (api, nginx) for child in psutil.Process(pid).children()]
+        kill(nginx)
+        kill(api)
+        assert any(worker.is_running() for worker in workers)
+
+    kill_masters()
+    other.up(**given)
+    assert other.http.get("/health/ready").status_code == 200
+    kill_masters()
     kill(int((other.home / "run/supervisord.pid").read_text()))
-    until(lambda: not any("supervisord" in " ".join(process.cmdline()) for process in other.processes()))
-    assert len(other.processes()) > 5
-    done = other.script("down.sh")
+    assert len(other.processes()) >= 4
+    done = other.script("down.sh", SLUICE_MONGO_PORT="nonsense")
     assert (done.returncode, done.stderr) == (0, "")
     assert other.processes() == []
 

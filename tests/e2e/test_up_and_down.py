@@ -27,7 +27,7 @@ def test_up_again_changes_nothing(stack: Stack) -> None:
     workers = stack.wait_for_workers()
     programs = stack.control("status")
     pids = {line.split()[0]: stack.pid(line.split()[0]) for line in programs.splitlines()}
-    assert len(pids) == 7
+    assert len(pids) == 8
     stack.up("--driver", stack.stats()["driver"])
     assert {name: stack.pid(name) for name in pids} == pids
     assert stack.workers() == workers

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -269,3 +271,38 @@ def test_tables_keep_numbers_to_the_right_and_fit_the_terminal() -> None:
 def test_a_problem_type_is_a_kind() -> None:
     record = records.Record("", "WARNING", "0", "r", "app.errors", "answered /problems/queue-full to 10.0.0.1")
     assert kind_of(record) == ("/problems/queue-full", 1)
+
+
+REPORTS = sorted((ROOT / "scripts/log_report").glob("*.py"))
+LATER = {"slots", "kw_only", "strict"}
+"""Arguments that an older Python's dataclasses and zip() don't take."""
+
+
+@pytest.mark.parametrize("path", REPORTS, ids=lambda path: path.name)
+def test_the_reports_are_written_for_an_older_python(path: Path) -> None:
+    tree = ast.parse(path.read_text(), feature_version=(3, 9))
+    for node in ast.walk(tree):
+        assert not (isinstance(node, ast.keyword) and node.arg in LATER), node.lineno
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
+            assert not any(isinstance(part, ast.BinOp) for part in ast.walk(node)), node.lineno
+
+
+def old_python() -> str:
+    for candidate in ("python3.9", *map(str, sorted(Path.home().glob(".pyenv/versions/3.9.*/bin/python")))):
+        with suppress(OSError):
+            if subprocess.run([candidate, "-c", ""], capture_output=True).returncode == 0:
+                return candidate
+    pytest.skip("there is no Python 3.9 here")
+
+
+@pytest.mark.parametrize("name", ["pool", "slow", "errors"])
+def test_an_older_python_reports_the_same(report: Report, log: Path, name: str) -> None:
+    ran = report(name, log, SLUICE_PYTHON=old_python())
+    assert (ran.returncode, ran.stderr, ran.stdout) == (0, "", report(name, log).stdout)
+
+
+def test_a_python_that_is_too_old_is_said(report: Report, log: Path, tmp_path: Path) -> None:
+    (tmp_path / "python").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "python").chmod(0o755)
+    ran = report("pool", log, SLUICE_PYTHON=str(tmp_path / "python"))
+    assert (ran.returncode, ran.stderr) == (1, "logs.sh: Python 3.9 or later is needed\n")

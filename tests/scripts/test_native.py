@@ -1,17 +1,28 @@
-"""What the native stack finds in its way: a folder that isn't its own, a link that leads nowhere."""
+"""What the native stack finds in its way: folders, ports and processes of others, a link that leads nowhere."""
 
 from __future__ import annotations
 
+import errno
 import os
 import runpy
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import ports
 import pytest
-from layout import Layout, StackError
+from home import STACK, Home
+from layout import Layout, Port, StackError
+from ports import refuse_taken
+from processes import end, of_stack
+from rotate import rotate
+from stop import refuse_others
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,3 +84,197 @@ def test_a_link_to_a_mongod_that_is_gone_is_replaced(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert target.resolve() == Path(mongod).resolve()
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts programs that belong to the stack of `tmp_path`, each once it has said that it is ready."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(script: str, name: str = "bash") -> subprocess.Popen[str]:
+        command = [
+            "bash",
+            "-c",
+            'exec -a "$0" bash -c "$1"',
+            name,
+            f"{script}; echo ready; while :; do sleep 0.1; done",
+        ]
+        environment = {**os.environ, STACK: str(tmp_path)}
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        running.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def down(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    settings = {"SLUICE_HOME": str(home), "SLUICE_RUN": "native"}
+    command = [str(ROOT / "scripts/down.sh"), *arguments]
+    return subprocess.run(
+        command, env=os.environ | settings | environment, capture_output=True, text=True, timeout=60, cwd=home
+    )
+
+
+def test_down_waits_for_what_takes_its_time(tmp_path: Path, started: Callable[..., subprocess.Popen[str]]) -> None:
+    slow = started("trap 'sleep 1; exit' TERM")
+    done = down(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "stopped" in done.stdout
+    assert slow.poll() is not None
+    assert "nothing is running" in down(tmp_path).stdout
+
+
+def test_what_ignores_being_asked_is_killed(tmp_path: Path, started: Callable[..., subprocess.Popen[str]]) -> None:
+    started("trap '' TERM")
+    assert end(of_stack(tmp_path), 0.3) == []
+    assert of_stack(tmp_path) == []  # although nobody has asked for its exit status yet
+
+
+def test_down_needs_neither_settings_nor_packages(
+    tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    (tmp_path / "venv/bin").mkdir(parents=True)
+    (tmp_path / "venv/bin/python").symlink_to("/nowhere/python")
+    server = started(":")
+    done = down(tmp_path, SLUICE_PORT="http", SLUICE_MONGO_PORT="-1", MAX_POOL_SIZE="x")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert server.poll() is not None
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["python", "-c", "{}/supervisord.conf"],
+        ["mongod", "--dbpath", "{}/data"],
+        ["nginx: master process x -p {}/nginx -c y"],
+    ],
+    ids=["supervisord", "mongod", "nginx"],
+)
+def test_what_another_user_started_is_named(tmp_path: Path, command: list[str]) -> None:
+    words = [word.format(tmp_path) for word in command]
+    process = subprocess.Popen(
+        ["bash", "-c", 'exec -a "$0" bash -c "echo; read" "$@"', *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        line = rf"^root started this stack, of which \w+ \(process {process.pid}\) runs: only root can stop it$"
+        with nobody(), pytest.raises(StackError, match=line):
+            refuse_others(Home(tmp_path))
+        refuse_others(Home(tmp_path))
+    finally:
+        process.communicate(b"\n")
+
+
+@contextmanager
+def listening(family: socket.AddressFamily, address: str) -> Iterator[Port]:
+    with socket.socket(family) as listener:
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address != "::")
+        try:
+            listener.bind((address, 0))
+        except OSError:
+            pytest.skip(f"there is no {address} here")
+        listener.listen()
+        yield Port("SLUICE_PORT", listener.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("family", "address"),
+    [
+        (socket.AF_INET, "127.0.0.1"),
+        (socket.AF_INET, "0.0.0.0"),  # noqa: S104 that is what is tested
+        (socket.AF_INET6, "::1"),
+        (socket.AF_INET6, "::"),
+    ],
+)
+def test_a_port_is_taken_whatever_address_it_is_taken_on(family: socket.AddressFamily, address: str) -> None:
+    with listening(family, address) as port:
+        line = rf"^port {port.number} for nginx is taken by \S+ \(process {os.getpid()}\): end that, or .* SLUICE_PORT$"
+        with pytest.raises(StackError, match=line):
+            refuse_taken({"nginx": port}, lambda _: False)
+        refuse_taken({"nginx": port}, lambda pid: pid == os.getpid())
+    refuse_taken({"nginx": port}, lambda _: False)
+
+
+def test_a_port_of_another_address_matters_to_who_listens_on_all() -> None:
+    with listening(socket.AF_INET, "127.0.0.2") as port:
+        refuse_taken({"nginx": port}, lambda _: False)
+        with pytest.raises(StackError, match="is taken"):
+            refuse_taken({"nginx": port}, lambda _: False, everywhere=frozenset({"nginx"}))
+
+
+def test_a_port_that_may_not_be_opened_is_not_called_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(socket.socket):
+        def bind(self, address: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(ports.socket, "socket", Refusing)  # type: ignore[attr-defined]
+    line = "^port 80 for nginx may not be opened by this user: choose one from 1024 with SLUICE_PORT$"
+    with pytest.raises(StackError, match=line):
+        refuse_taken({"nginx": Port("SLUICE_PORT", 80)}, lambda _: False)
+
+
+WRITER = """
+import os, sys, time
+log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+number = 0
+while os.getppid() == int(sys.argv[2]) and number < 200_000:
+    os.write(log, b"%d\\n" % number)
+    number += 1
+    time.sleep(0.00005)
+"""
+
+
+def test_a_log_is_rotated_under_its_writers_hands(tmp_path: Path) -> None:
+    log = tmp_path / "api.log"
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(log), str(os.getpid())])
+    try:
+        for _ in range(3):
+            until(lambda: log.exists() and log.stat().st_size > 20_000)
+            rotate(log)
+    finally:
+        writer.kill()
+        writer.wait()
+    parts = [tmp_path / name for name in ("api.log.3", "api.log.2", "api.log.1", "api.log")]
+    numbers = [int(line) for part in parts for line in part.read_text().splitlines()]
+    assert sorted(set(numbers)) == numbers  # none twice, none torn
+    assert numbers[-1] - len(numbers) < 50  # hardly any lost
+    rotate(log, kept=3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["api.log", "api.log.1", "api.log.2", "api.log.3"]
+    assert int((tmp_path / "api.log.3").read_text().split()[0]) > 0  # the oldest has gone
+
+
+def test_the_rotating_program_keeps_every_log_small(tmp_path: Path) -> None:
+    for name in ("api.log", "mongod-1.log", "supervisord.log", "nginx.out"):
+        (tmp_path / name).write_bytes(b"x" * 2000)
+    command = [sys.executable, str(ROOT / "scripts/native/rotate.py"), str(tmp_path), "1000"]
+    with subprocess.Popen(command) as rotating:
+        try:
+            until(lambda: (tmp_path / "api.log.1").exists() and (tmp_path / "mongod-1.log").stat().st_size == 0)
+        finally:
+            rotating.terminate()
+    assert (tmp_path / "supervisord.log").stat().st_size == (tmp_path / "nginx.out").stat().st_size == 2000
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.01)

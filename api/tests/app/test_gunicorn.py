@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,7 +31,7 @@ class Server:
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        self.stats = folder / "stats"
+        self.stats = Path(environment.get("STATS_DIR", folder / "stats"))
         self.log = folder / "api.log"
         self.errors = folder / "stderr"
         settings = {
@@ -132,6 +135,112 @@ def test_a_killed_worker_comes_back_in_its_slot_and_counts_on(start: Start, prel
         name for name in files if not name.startswith("http/")
     }
     assert len(server.files()) <= len(files) + 2  # a slot that had served nothing yet
+
+
+class Tmpfs:
+    """A small file system of its own, which a test fills."""
+
+    def __init__(self, path: Path, options: str) -> None:
+        self.path = path
+        path.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], capture_output=True)
+        if done.returncode != 0:
+            path.rmdir()
+            pytest.skip("mounting a tmpfs needs root")
+
+    def fill(self) -> None:
+        """Use up the space, to the last byte."""
+        with (self.path / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+            while True:
+                filler.write(bytes(4096))
+
+    def use_up_inodes(self) -> None:
+        (self.path / "many").mkdir(exist_ok=True)
+        with contextlib.suppress(OSError):
+            for number in itertools.count():
+                (self.path / "many" / str(number)).touch(exist_ok=False)
+
+    def delete(self) -> None:
+        shutil.rmtree(self.path / "stats")
+
+    def make_room(self) -> None:
+        (self.path / "filler").unlink(missing_ok=True)
+        shutil.rmtree(self.path / "many", ignore_errors=True)
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path) -> Iterator[Callable[[str], Tmpfs]]:
+    made: list[Path] = []
+
+    def mount(options: str) -> Tmpfs:
+        made.append(tmp_path / f"tmpfs{len(made)}")
+        return Tmpfs(made[-1], options)
+
+    yield mount
+    for path in filter(os.path.ismount, made):
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def replace_workers(server: Server) -> None:
+    """Kill every worker, and wait for others that serve."""
+    old = server.workers()
+    for worker in old:
+        worker.kill()
+    psutil.wait_procs(old, timeout=5)
+    until(lambda: len(server.workers()) == 2 and not {w.pid for w in old} & {w.pid for w in server.workers()})
+    until(lambda: server.get("/health/live") == '{"status":"alive"}')
+
+
+def serves(server: Server) -> None:
+    """Requests by many labels, through every worker; none fails for want of figures."""
+    for number in range(15):
+        assert server.get("/health/live") == '{"status":"alive"}'
+        assert '"openapi"' in server.get("/openapi.json")
+        for method in ("PUT", "PATCH", "DELETE", "POST"):
+            request = urllib.request.Request(f"http://127.0.0.1:{server.port}/nothing/{number}", method=method)
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(request, timeout=5)  # noqa: S310
+    assert server.master.poll() is None
+    assert "SIGBUS" not in server.log.read_text()
+
+
+@pytest.mark.parametrize("trouble", [Tmpfs.fill, Tmpfs.use_up_inodes, Tmpfs.delete])
+def test_what_befalls_the_statistics_folder_costs_figures_and_no_request(
+    start: Start, tmpfs: Callable[[str], Tmpfs], trouble: Callable[[Tmpfs], None]
+) -> None:
+    folder = tmpfs("size=2m,nr_inodes=40")
+    server = start(STATS_DIR=str(folder.path / "stats"), STATS_CACHE_MS="0", WORKER_TMP_DIR=str(folder.path))
+    assert '"statistics":"complete"' in _health(server)
+    trouble(folder)
+    if trouble is not Tmpfs.delete:
+        until(lambda: '"statistics":"incomplete"' in _health(server))
+        assert '"statistics":"incomplete"' in server.get("/connection-stats")
+    serves(server)
+    replace_workers(server)
+    serves(server)
+    assert "sluice_connections_configured" in server.get("/metrics")
+    folder.make_room()
+    until(lambda: '"workers":2' in _health(server) and '"statistics":"complete"' in _health(server))
+
+    def counts() -> bool:
+        before = requests_counted(server)
+        server.get("/openapi.json")
+        return requests_counted(server) == before + 1
+
+    until(counts)  # whichever worker answers
+    assert server.log.read_text().count("can't be published") <= 4  # each worker once, the replaced ones too
+    assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.parametrize("trouble", [Tmpfs.fill, Tmpfs.use_up_inodes])
+def test_a_folder_that_is_full_at_the_start_is_no_reason_not_to_serve(
+    start: Start, tmpfs: Callable[[str], Tmpfs], trouble: Callable[[Tmpfs], None]
+) -> None:
+    folder = tmpfs("size=256k,nr_inodes=20")
+    trouble(folder)
+    server = start(STATS_DIR=str(folder.path / "stats"), STATS_CACHE_MS="0", WORKER_TMP_DIR=str(folder.path))
+    assert '"statistics":"incomplete"' in _health(server)
+    serves(server)
 
 
 def _health(server: Server) -> str:

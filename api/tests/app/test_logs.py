@@ -15,7 +15,7 @@ from urllib.parse import quote_plus
 import pytest
 
 from app import context, logs
-from app.log_sink import FileSink
+from app.log_sink import FileSink, StreamSink
 from app.settings import Settings
 
 API = Path(__file__).parents[2]
@@ -200,3 +200,14 @@ def test_a_rotated_file_is_opened_anew(tmp_path: Path) -> None:
     sink.write(b"two\n")
     assert path.read_bytes() == b"two\n"
     assert os.path.getsize(tmp_path / "api.log.1") == 4
+
+
+def test_without_a_place_for_its_lock_a_line_is_written_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()  # as little of a folder as a full or read-only one
+    reading, writing = os.pipe()
+    try:
+        StreamSink(writing, tmp_path / "file" / "log.lock").write(b"a line\n")
+        assert os.read(reading, 100) == b"a line\n"
+    finally:
+        os.close(reading)
+        os.close(writing)

@@ -319,3 +319,9 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.delenv("CORS_ORIGINS")
     (tmp_path / ".env").write_text("CORS_ORIGINS=*\n")
     assert load(_env_file=tmp_path / ".env").cors_origins == ("*",)
+
+
+def test_without_knowing_its_processors_a_system_has_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    monkeypatch.delenv("WORKERS", raising=False)
+    assert load(_env_file=None).workers == os.cpu_count()

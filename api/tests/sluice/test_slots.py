@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -154,6 +155,29 @@ def test_what_another_version_wrote_is_not_read_and_that_is_said(
 
 def test_a_folder_that_is_not_there_has_no_workers(tmp_path: Path) -> None:
     assert read_all(tmp_path / "nothing") == []
+
+
+def test_a_slot_whose_folder_was_deleted_is_claimed_anew(tmp_path: Path) -> None:
+    slots = [Slot.claim(tmp_path / "statistics") for _ in range(2)]
+    shutil.rmtree(tmp_path / "statistics")
+    assert read_all(tmp_path / "statistics") == []
+    for slot in reversed(slots):
+        slot.hold()
+        slot.publish(snapshot(slot.number))
+    assert [slot.number for slot in slots] == [1, 0]
+    assert [found.slot for found in read_all(tmp_path / "statistics") if found.alive] == [0, 1]
+    for slot in slots:
+        slot.close()
+        slot.hold()  # given up for good
+    assert [found for found in read_all(tmp_path / "statistics") if found.alive] == []
+
+
+def test_without_a_slot_the_number_is_the_process(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    slot = Slot(tmp_path / "file")
+    with pytest.raises(OSError, match="file"):
+        slot.hold()
+    assert (slot.number, slot.previous()) == (os.getpid(), None)
 
 
 def test_quantiles_interpolate_within_a_bucket() -> None:

@@ -1,0 +1,66 @@
+"""What the request counts rely on inside prometheus_client, and its files when there is no room for them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from prometheus_client import mmap_dict, values
+from prometheus_client.mmap_dict import MmapedDict
+
+from app.http_figures import ProvidedDict
+
+
+def test_the_library_makes_its_files_as_expected(tmp_path: Path) -> None:
+    assert values.MmapedDict in (MmapedDict, ProvidedDict)  # type: ignore[attr-defined]
+    file = MmapedDict(str(tmp_path / "a.db"))  # type: ignore[no-untyped-call]
+    assert (file._capacity, file._fname) == (mmap_dict._INITIAL_MMAP_SIZE, str(tmp_path / "a.db"))
+    before = file._used
+    file._init_value("key")  # type: ignore[no-untyped-call]
+    assert before < file._used <= before + len("key") + 32
+    file.close()  # type: ignore[no-untyped-call]
+
+
+def holes(path: Path) -> int:
+    status = path.stat()
+    return status.st_size - status.st_blocks * 512
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_no_page_is_missing_however_large_the_file_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, portable: bool
+) -> None:
+    if portable:
+        monkeypatch.delattr(os, "posix_fallocate")
+    path = tmp_path / "counter_0.db"
+    file = ProvidedDict(str(path))
+    for number in range(3000):
+        file.write_value(f"key {number} {'x' * (number % 90)}", float(number), 0.0)  # type: ignore[no-untyped-call]
+    file.close()  # type: ignore[no-untyped-call]
+    assert path.stat().st_size == 4 * mmap_dict._INITIAL_MMAP_SIZE
+    assert holes(path) <= 0
+    again = ProvidedDict(str(path))
+    assert again.read_value("key 7 xxxxxxx")[0] == 7  # type: ignore[no-untyped-call]
+    again.close()  # type: ignore[no-untyped-call]
+    assert [each.name for each in tmp_path.iterdir()] == ["counter_0.db"]
+
+
+def test_holes_that_another_version_left_are_filled(tmp_path: Path) -> None:
+    path = tmp_path / "counter_0.db"
+    MmapedDict(str(path)).close()  # type: ignore[no-untyped-call]
+    assert holes(path) > 0
+    ProvidedDict(str(path)).close()  # type: ignore[no-untyped-call]
+    assert holes(path) <= 0
+
+
+def test_without_room_there_is_an_error_and_no_broken_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", no_room)
+        with pytest.raises(OSError, match="No space"):
+            ProvidedDict(str(tmp_path / "counter_0.db"))
+    assert list(tmp_path.iterdir()) == []
