@@ -62,6 +62,8 @@ def check(files: Sequence[Path], *, containers: bool = False, production: bool =
     try:
         settings = read((), DEFAULTS, **given)
         settings.check_budget()
+        if not containers:
+            settings.check_worker_tmp_dir()
     except SettingsError as error:
         mistakes += error.mistakes
     try:

@@ -83,6 +83,12 @@ def test_the_budget_is_checked_with_the_stacks_defaults(check: Check) -> None:
     assert "2 containers × " in line
 
 
+def test_a_folder_without_which_no_worker_starts(check: Check) -> None:
+    line = "sluice: WORKER_TMP_DIR='/nowhere': allowed is a folder that this user may write to"
+    assert check(WORKER_TMP_DIR="/nowhere") == (1, [line])
+    assert check("--containers", WORKER_TMP_DIR="/nowhere") == (0, [])  # where it isn't used
+
+
 def test_settings_that_do_not_go_together(check: Check) -> None:
     assert check("--containers", SLUICE_PORT="9090") == (
         1,
