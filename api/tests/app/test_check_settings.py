@@ -25,6 +25,7 @@ def check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
     def run(*arguments: object, **environment: str) -> tuple[int, list[str]]:
         with monkeypatch.context() as patch:
+            patch.setattr(os, "environ", os.environ.copy())  # the program takes something out of it
             for name in NAMES & os.environ.keys():
                 patch.delenv(name)
             for name, value in environment.items():
@@ -117,6 +118,7 @@ def test_the_address_of_another_mongodb(check: Check, tmp_path: Path, name: str)
     assert check("--env-file", file) == (1, [f"sluice: {file}: {name} is not for this: {another}"])
     file.write_text(f"{name}=\n")
     assert check("--env-file", file) == (0, [])
+    assert check(**{name.lower(): "x"}) == (0, [f"sluice: {name.lower()} in the environment is not used: {another}"])
     # Also one that leads nowhere is no reason not to start: a platform may have put it there.
     assert check(**{name: "/nowhere"}) == (0, [f"sluice: {name} in the environment is not used: {another}"])
 
