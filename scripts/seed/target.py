@@ -32,7 +32,7 @@ class Target:
 
 
 class _Environment(BaseSettings):
-    """The few settings that matter here, from the environment and the repository's `.env`, not the caller's folder's."""
+    """The few settings that matter here, from the environment and the repository's `.env`, not the caller's."""
 
     model_config = Settings.model_config
 
