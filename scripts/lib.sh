@@ -46,7 +46,9 @@ compose() {
 
 # container_logs ARGUMENT...: the lines as they were written; some versions put a terminal's code before each
 container_logs() {
-  compose logs --no-color --no-log-prefix "$@" | awk '{ sub(/^\033\[2K/, ""); print; fflush() }'
+  local interactive=()
+  if awk -W interactive 'BEGIN {}' >/dev/null 2>&1; then interactive=(-W interactive); fi # mawk waits for whole buffers
+  compose logs --no-color --no-log-prefix "$@" | awk "${interactive[@]}" '{ sub(/^\033\[2K/, ""); print; fflush() }'
 }
 
 # engine_answers: is there a Docker engine with Compose, and is it wanted (SLUICE_RUN is not native)

@@ -51,7 +51,10 @@ def check(files: Sequence[Path], *, containers: bool = False, production: bool =
     the address of another MongoDB out of the environment. Raises `SettingsError` with every mistake.
     """
     mistakes: list[str] = []
-    warnings = [f"{name} in the environment is not used: {ANOTHER}" for name in MONGODB if os.environ.pop(name, None)]
+    theirs = sorted(name for name, value in os.environ.items() if name.upper() in MONGODB and value)
+    warnings = [f"{name} in the environment is not used: {ANOTHER}" for name in theirs]
+    for name in theirs:
+        del os.environ[name]
     set_in = {file: env_file.read(file, NAMES) for file in files}
     for file, texts in set_in.items():
         named = [name for name, text in texts.items() if text]
@@ -62,6 +65,8 @@ def check(files: Sequence[Path], *, containers: bool = False, production: bool =
     try:
         settings = read((), DEFAULTS, **given)
         settings.check_budget()
+        if not containers:
+            settings.check_worker_tmp_dir()
     except SettingsError as error:
         mistakes += error.mistakes
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app import env_file
@@ -40,12 +40,23 @@ TIMEOUT_PROFILES: dict[str, dict[str, int]] = {
 ENV_FILES = (Path(__file__).parents[2] / ".env", Path(".env"))
 """What is in the second wins over the first, and the environment over both."""
 SECRETS = ("mongodb_url", "monitoring_url", "api_key")
+_ADDRESS = re.compile(r"unix:.+|fd://[0-9]+|(?:[^:/\s]+|\[[0-9a-fA-F:.]+\]|)(?::([0-9]{1,5}))?")
 _API_KEY = re.compile(r"[!-~]+")
 """What every client sends in a header as the same bytes."""
 
 Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 CountOrNone = Annotated[int, Field(ge=0, le=100_000)]
+
+
+def _bind(text: str) -> str:
+    for address in text.split(","):
+        found = re.fullmatch(
+            r"(?:unix:.+|fd://[0-9]+|(?:[^:/\s]+|\[[0-9a-fA-F:.]+\]|)(?::([0-9]{1,5}))?)", address.strip()
+        )
+        if not found or not address.strip() or int(found[1] or 0) > 65_535:
+            raise ValueError("no address")
+    return text
 
 
 def _stats_dir() -> Path:
@@ -118,7 +129,11 @@ class Settings(BaseSettings):
     stats_cache_ms: Annotated[int, Field(ge=0, le=60_000)] = 1_000
 
     workers: Count = Field(default_factory=_processors)
-    bind: Annotated[str, Field(min_length=1)] = "127.0.0.1:8000"
+    bind: Annotated[
+        str,
+        AfterValidator(_bind),
+        Field(description="host:port with a port up to 65535, unix:path or fd://number, or several with commas"),
+    ] = "127.0.0.1:8000"
     preload: bool = False
     max_requests: Annotated[int, Field(ge=0, le=100_000_000)] = 1_000
     max_requests_jitter: Annotated[int, Field(ge=0, le=100_000_000)] = 100
@@ -201,11 +216,15 @@ class Settings(BaseSettings):
         )
 
     def check_start(self) -> None:
-        """What only matters to who really starts the service: the connection budget and the folder for statistics.
+        """What only matters to who really starts the service: the connection budget, and what is on the disk.
 
         Raises `SettingsError`.
         """
         self.check_budget()
+        self.check_paths()
+
+    def check_paths(self) -> None:
+        """Raises `SettingsError` for a folder or file that can't be used as it has to be."""
         try:
             self.stats_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             mine = self.stats_dir.stat().st_uid == os.getuid() and not self.stats_dir.is_symlink()
@@ -215,6 +234,21 @@ class Settings(BaseSettings):
             mine = False
         if not mine or not os.access(self.stats_dir, os.W_OK | os.X_OK):
             raise SettingsError(f"STATS_DIR={str(self.stats_dir)!r}: allowed is a folder that this user owns")
+        self.check_worker_tmp_dir()
+        if self.log_file is not None:
+            try:
+                self.log_file.parent.mkdir(parents=True, exist_ok=True)
+                with self.log_file.open("ab"):
+                    pass
+            except OSError as error:
+                allowed = f"allowed is a file that can be written to ({error.strerror})"
+                raise SettingsError(f"LOG_FILE={str(self.log_file)!r}: {allowed}") from None
+
+    def check_worker_tmp_dir(self) -> None:
+        """Raises `SettingsError` where no worker could be started."""
+        if not (self.worker_tmp_dir.is_dir() and os.access(self.worker_tmp_dir, os.W_OK | os.X_OK)):
+            allowed = "allowed is a folder that this user may write to"
+            raise SettingsError(f"WORKER_TMP_DIR={str(self.worker_tmp_dir)!r}: {allowed}")
 
     def check_budget(self) -> None:
         """Raises `SettingsError` for a configuration that may open more connections than there may be."""

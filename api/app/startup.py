@@ -30,7 +30,9 @@ def refresh(**given: Any) -> Settings:
     """
     global _current
     try:
-        _current = load(**given)
+        settings = load(**given)
+        settings.check_paths()  # before logs are set up, which write there
+        _current = settings
     except SettingsError as error:
         _complain(error)
         if _current is None:

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings
 
 from app.mongodb_url import masked, options_of
 from app.setting_errors import SettingsError
-from app.settings import Settings, from_files
+from app.settings import ENV_FILES, Settings, from_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,7 +32,7 @@ class Target:
 
 
 class _Environment(BaseSettings):
-    """The few settings that matter here, read from where the service reads them: environment and `.env`."""
+    """The few settings that matter here, from the environment and the repository's `.env`, not the caller's."""
 
     model_config = Settings.model_config
 
@@ -44,7 +44,7 @@ class _Environment(BaseSettings):
 def find(url: str | None = None) -> Target:
     """The target; `url` wins over everything else. Raises `TargetError`."""
     try:
-        environment = _Environment.model_validate(from_files())
+        environment = _Environment.model_validate(from_files(ENV_FILES[:1]))
     except SettingsError as error:
         raise TargetError(str(error)) from None
     url = url or _from_stack() or _from_environment(environment)

@@ -163,6 +163,11 @@ def test_the_running_stack_comes_before_the_environment(
     assert users.count_documents({}) == 10
 
 
+def test_the_env_file_of_another_folder_does_not_matter(seed: Seed, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text('DATABASE_NAME="another\n')
+    assert "Added 5 users" in seed("--users", 5).stdout
+
+
 def test_the_progress_bar_is_for_terminals_only(seed: Seed, environment: dict[str, str], server: ReplicaSet) -> None:
     assert "━" not in "".join(seed("--users", 5).stderr)
     typed = ["script", "-qec", f"{SCRIPT} --users 400 --batch 100 --url '{server.url}'", "/dev/null"]

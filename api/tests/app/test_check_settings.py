@@ -25,6 +25,7 @@ def check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
     def run(*arguments: object, **environment: str) -> tuple[int, list[str]]:
         with monkeypatch.context() as patch:
+            patch.setattr(os, "environ", os.environ.copy())  # the program takes something out of it
             for name in NAMES & os.environ.keys():
                 patch.delenv(name)
             for name, value in environment.items():
@@ -83,6 +84,12 @@ def test_the_budget_is_checked_with_the_stacks_defaults(check: Check) -> None:
     assert "2 containers × " in line
 
 
+def test_a_folder_without_which_no_worker_starts(check: Check) -> None:
+    line = "sluice: WORKER_TMP_DIR='/nowhere': allowed is a folder that this user may write to"
+    assert check(WORKER_TMP_DIR="/nowhere") == (1, [line])
+    assert check("--containers", WORKER_TMP_DIR="/nowhere") == (0, [])  # where it isn't used
+
+
 def test_settings_that_do_not_go_together(check: Check) -> None:
     assert check("--containers", SLUICE_PORT="9090") == (
         1,
@@ -111,6 +118,7 @@ def test_the_address_of_another_mongodb(check: Check, tmp_path: Path, name: str)
     assert check("--env-file", file) == (1, [f"sluice: {file}: {name} is not for this: {another}"])
     file.write_text(f"{name}=\n")
     assert check("--env-file", file) == (0, [])
+    assert check(**{name.lower(): "x"}) == (0, [f"sluice: {name.lower()} in the environment is not used: {another}"])
     # Also one that leads nowhere is no reason not to start: a platform may have put it there.
     assert check(**{name: "/nowhere"}) == (0, [f"sluice: {name} in the environment is not used: {another}"])
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from pymongo.common import URI_OPTIONS_VALIDATOR_MAP
 
+from app import startup
 from app.mongodb_url import VARIABLES, masked, options_of, secrets_of
 from app.setting_errors import SettingsError
 from app.settings import Settings, load
@@ -105,6 +106,10 @@ def test_a_dotenv_file_is_read(tmp_path: Path) -> None:
         ("DATABASE_NAME", "a b", r'1 to 63 characters, none of / \ . " $ * < > : | ? and space'),
         ("CONNECTION_BUDGET", "-5", "a whole number from 1 to"),
         ("API_KEY_FILE", "/does/not/exist", "a readable file"),
+        *(
+            ("BIND", value, "host:port with a port up to 65535")
+            for value in ("h:x", "1.2.3.4:65536", "::", "a:1,", "a b:1")
+        ),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(variable: str, value: str, allowed: str) -> None:
@@ -281,9 +286,38 @@ def test_the_budget_shows_its_arithmetic(settings: Make) -> None:
         settings(connection_budget=410, workers=4).check_start()
 
 
+def test_what_is_on_the_disk_is_checked(settings: Make, tmp_path: Path) -> None:
+    settings(log_file=tmp_path / "new" / "api.log", worker_tmp_dir=tmp_path).check_start()
+    for folder in ("/nowhere", "/proc/version"):
+        with pytest.raises(SettingsError, match=f"WORKER_TMP_DIR='{folder}': allowed is a folder that this user may"):
+            settings(worker_tmp_dir=folder).check_start()
+    with pytest.raises(SettingsError, match=r"LOG_FILE='/proc': allowed is a file that can be written to \(Is a dir"):
+        settings(log_file="/proc").check_start()
+
+
 def test_the_folder_for_statistics_must_be_ours(settings: Make) -> None:
     with pytest.raises(SettingsError, match="STATS_DIR='/proc/sluice'"):
         settings(stats_dir="/proc/sluice").check_start()
+
+
+@pytest.mark.parametrize(
+    "value", ["127.0.0.1:8000", "[::1]:80", ":0", "localhost", "unix:/run/api.sock", "fd://3", "a:1,b:2"]
+)
+def test_what_gunicorn_listens_on(settings: Make, value: str) -> None:
+    assert settings(bind=value).bind == value
+
+
+def test_a_name_in_the_environment_that_is_almost_a_settings_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(startup, "_warned", False)
+    monkeypatch.setenv("MAX_POOLSIZE", "geheim")
+    monkeypatch.setenv("POSTGRES_URL", "geheim")
+    startup.warn()
+    startup.warn()  # in each worker
+    assert [record.getMessage() for record in caplog.records if "POOL" in record.getMessage()] == [
+        "MAX_POOLSIZE in the environment is no setting: MAX_POOL_SIZE is meant?"
+    ]
 
 
 SERVERS = {
@@ -293,7 +327,10 @@ SERVERS = {
 
 
 @pytest.mark.parametrize(("server", "preload"), [("uvicorn", "false"), ("gunicorn", "false"), ("gunicorn", "true")])
-@pytest.mark.parametrize("wrong", [("MAX_POOL_SIZE", "abc"), ("CONNECTION_BUDGET", "50")])
+@pytest.mark.parametrize(
+    "wrong",
+    [("MAX_POOL_SIZE", "abc"), ("CONNECTION_BUDGET", "50"), ("LOG_FILE", "/proc/nope/x.log"), ("LOG_FILE", "/proc")],
+)
 def test_a_wrong_setting_stops_the_start_in_one_line(
     server: str, preload: str, wrong: tuple[str, str], tmp_path: Path
 ) -> None:
