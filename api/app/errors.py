@@ -3,7 +3,7 @@
 What a server answers is told by its code or the driver's class; the codes and their names are those of the server's
 `error_codes.yml`. In doubt, a write may have happened: not even "not primary" says that it hasn't, since the driver
 may have sent it before and raises what its second attempt met. Only the label `NoWritesPerformed` excludes it, which
-servers before 7.0 don't know; whatever Sluice raises itself before it sends anything has it.
+6.0.5 doesn't give; whatever Sluice raises itself before it sends anything has it.
 """
 
 from __future__ import annotations
