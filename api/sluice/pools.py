@@ -43,8 +43,11 @@ MakeTurnstile = Callable[[str, Counters, Callable[[], bool]], Turnstile]
 
 
 def name_of(address: Address) -> str:
-    """`host:port`, as the replica set's configuration has it."""
-    return f"{address[0]}:{address[1]}"
+    """`host:port`, as the replica set's configuration has it; `[host]:port` of IPv6, and the path of a socket."""
+    host, port = address
+    if port is None:
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Tracker:

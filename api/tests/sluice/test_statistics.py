@@ -11,6 +11,7 @@ import pytest
 from sluice.budget import MONITORS
 from sluice.metrics import SluiceCollector, names
 from sluice.observer import Answer, lags
+from sluice.pools import name_of
 from sluice.slots import Slot, read_all
 from sluice.summary import summarize
 from tests.conftest import OpenSluice, until
@@ -30,6 +31,11 @@ async def test_at_rest_open_connections_and_monitors_are_what_each_member_report
 
     await until(lambda: len(counted()) == 3 and min(counted().values()) >= 3)
     await until(lambda: connections_of(replica_set, sluice.app_name) == {m: n + MONITORS for m, n in counted().items()})
+
+
+def test_members_are_named_as_people_write_them() -> None:
+    addresses: list[tuple[str, int | None]] = [("db1", 27017), ("::1", 27017), ("/tmp/mongodb-27017.sock", None)]  # noqa: S108
+    assert [name_of(address) for address in addresses] == ["db1:27017", "[::1]:27017", "/tmp/mongodb-27017.sock"]  # noqa: S108
 
 
 async def test_connections_are_counted_as_used_only_while_they_are(open_sluice: OpenSluice) -> None:
