@@ -16,7 +16,7 @@ from pymongo import _csot, monitoring
 from pymongo.errors import ConnectionFailure, WaitQueueTimeoutError
 from pymongo.read_preferences import Nearest, SecondaryPreferred
 
-from sluice import PoolUnavailable, QueueFull, QueueTimeout, Sluice, deadline, drivers
+from sluice import PoolUnavailable, QueueFull, QueueTimeout, Sluice, deadline
 from tests.conftest import OpenSluice, until
 from tests.replica_set import ReplicaSet
 from tests.sluice.support import held, quick, settle, slow, total, with_one_document
@@ -102,21 +102,10 @@ class Checkouts(monitoring.ConnectionPoolListener):
         self.reasons[event.reason] += 1
 
 
-@pytest.fixture
-def checkouts(monkeypatch: pytest.MonkeyPatch) -> Checkouts:
-    """Listens to the clients that are opened from now on."""
-    listener = Checkouts()
-    arguments = drivers._client_arguments
-    monkeypatch.setattr(
-        drivers, "_client_arguments", lambda *given: arguments(*given) | {"event_listeners": [listener]}
-    )
-    return listener
-
-
-async def test_every_checkout_that_began_is_told_to_have_ended(
-    open_sluice: OpenSluice, checkouts: Checkouts, driver: str
-) -> None:
-    sluice = await open_sluice(max_pool_size=1, wait_queue_multiple=3, wait_queue_timeout=0.5)
+async def test_every_checkout_that_began_is_told_to_have_ended(open_sluice: OpenSluice, driver: str) -> None:
+    checkouts = Checkouts()
+    listening = {"event_listeners": [checkouts]}
+    sluice = await open_sluice(client=listening, max_pool_size=1, wait_queue_multiple=3, wait_queue_timeout=0.5)
     await with_one_document(sluice)
     holder = asyncio.create_task(slow(sluice, 1))
     await until(lambda: total(sluice).pool.active_connections == 1)
@@ -146,9 +135,10 @@ async def test_every_checkout_that_began_is_told_to_have_ended(
 
 
 async def test_waiters_of_a_cleared_pool_are_told_to_have_failed(
-    open_sluice: OpenSluice, replica_set: ReplicaSet, checkouts: Checkouts
+    open_sluice: OpenSluice, replica_set: ReplicaSet
 ) -> None:
-    sluice = await open_sluice(max_pool_size=1)
+    checkouts = Checkouts()
+    sluice = await open_sluice(client={"event_listeners": [checkouts]}, max_pool_size=1)
     await with_one_document(sluice)
     holder = asyncio.create_task(slow(sluice, 1))
     await until(lambda: total(sluice).pool.active_connections == 1)
