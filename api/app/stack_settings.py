@@ -76,6 +76,7 @@ class StackSettings(BaseSettings):
     sluice_mongo_port: Annotated[int, Field(ge=1, le=65_533, description="1 to 65533, three ports are used")] = 27117
     sluice_nginx_exporter_port: Port = 9113
 
+    compose_project_name: str | None = None  # Compose checks it itself
     sluice_address: Address = "127.0.0.1"
     prometheus_retention: Retention = "7d"
 
