@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
 
 CLOSE = 0.85
-"""`APP_KEY` and `MY_API_KEY`, which are other people's, are less like `API_KEY` than that; but for short names."""
-SHORT, CLOSE_AND_SHORT = 8, 0.9
+"""`MY_API_KEY`, which is other people's, is less like `API_KEY` than that."""
+SHORT, CLOSE_AND_SHORT = 9, 0.9
+"""For names below that length: `APP_KEY` and `APP_NAME` are other people's, too."""
 _ALIASES = {"MONGO_URI": "MONGODB_URL", "MONGODB_URI": "MONGODB_URL"}
 
 

@@ -75,7 +75,9 @@ class StackSettings(BaseSettings):
     sluice_nginx_status_port: Port = 8002
     sluice_mongo_port: Annotated[int, Field(ge=1, le=65_533, description="1 to 65533, three ports are used")] = 27117
     sluice_nginx_exporter_port: Port = 9113
+    sluice_log_max_bytes: Annotated[int, Field(ge=65_536, le=1 << 40)] = 50 << 20
 
+    compose_project_name: str | None = None  # Compose checks it itself
     sluice_address: Address = "127.0.0.1"
     prometheus_retention: Retention = "7d"
 
