@@ -137,10 +137,10 @@ from_here_on() {
 drain() {
   phase=finish
   local waited
-  sleep 1 || true
+  apart sleep 1 # not cut short by a signal, before nginx has begun
   for ((waited = 0; waited < DRAIN_SECONDS; waited++)); do
     [[ $(apart docker top "$nginx" 2>/dev/null) == *"shutting down"* ]] || break
-    sleep 1 || true
+    apart sleep 1
   done
 }
 
