@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from bson.codec_options import DatetimeConversion
+from pydantic import SecretStr
 from pymongo.client_options import ClientOptions
 from pymongo.common import URI_OPTIONS_VALIDATOR_MAP
 from pymongo.errors import ConfigurationError
@@ -81,6 +82,15 @@ def secrets_of(url: str) -> set[str]:
         elif name.lower() == "authmechanismproperties" and (tokens := _TOKEN.findall(unquote_plus(value))):
             found += [value, *tokens]
     return {text for secret in found for text in (secret, unquote_plus(secret)) if text}
+
+
+def database_of(url: object) -> str | None:
+    """The database that the URL names; none where it names nothing, or `admin`, which is where users are kept."""
+    text = url.get_secret_value() if isinstance(url, SecretStr) else url
+    if not isinstance(text, str):
+        return None
+    path = text.partition("://")[2].partition("?")[0].rpartition("@")[2].partition("/")[2]
+    return unquote_plus(path) if path not in ("", "admin") else None
 
 
 def options_of(url: str) -> Mapping[str, Any]:

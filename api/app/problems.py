@@ -28,10 +28,14 @@ class Kind:
     retry_after: int | None = None
 
 
+_PHRASES = {413: "Content too large", 414: "URI too long", 416: "Range not satisfiable", 422: "Unprocessable content"}
+"""RFC 9110's; Python has them from 3.13 on, and a problem's type may not depend on that."""
+
+
 def of_status(status: int) -> Kind:
     """The kind for a plain HTTP status, such as the framework's own 404 and 405."""
-    phrase = HTTPStatus(status).phrase
-    return Kind(f"/problems/{phrase.lower().replace(' ', '-')}", status, phrase.capitalize())
+    phrase = _PHRASES.get(status) or HTTPStatus(status).phrase.capitalize()
+    return Kind(f"/problems/{phrase.lower().replace(' ', '-')}", status, phrase)
 
 
 BAD_REQUEST = of_status(400)

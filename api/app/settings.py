@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app import env_file
-from app.mongodb_url import masked, options_of, secrets_of
+from app.mongodb_url import database_of, masked, options_of, secrets_of
 from app.setting_errors import SettingsError, describe
 from app.setting_lists import Networks, Origins
 from app.stack_settings import StackSettings
@@ -146,13 +146,15 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Profiles are starting points, files hold secrets."""
+        """Profiles are starting points, files hold secrets, and a connection string may name the database."""
         for name in SECRETS:
             file = f"{name}_file"
             if given.get(name) and given.get(file):
                 given.pop(_weaker(name, file))
             if given.get(file):
                 given[name] = _read_secret(name, Path(given[file]))
+        if (named := database_of(given.get("mongodb_url"))) is not None:
+            given.setdefault("database_name", named)
         pool = POOL_PROFILES.get(given.get("pool_profile", "default"), {})
         timeouts = TIMEOUT_PROFILES.get(given.get("timeout_profile", "default"), {})
         return pool | timeouts | given

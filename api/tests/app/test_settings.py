@@ -56,6 +56,30 @@ def test_an_explicit_variable_wins_over_the_profile(monkeypatch: pytest.MonkeyPa
     assert (chosen.max_pool_size, chosen.min_pool_size) == (200, 3)
 
 
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("mongodb://h/shop", "shop"),
+        ("mongodb://u:p%2Fw@h1,h2:27018/shop?replicaSet=rs0", "shop"),
+        ("mongodb+srv://h.example.org/my%2Dshop", "my-shop"),
+        ("mongodb://u:p@h/admin", "sluice"),
+        ("mongodb://u:p@h/?authSource=shop", "sluice"),
+        ("mongodb://h", "sluice"),
+    ],
+)
+def test_the_database_is_the_one_that_the_connection_string_names(
+    monkeypatch: pytest.MonkeyPatch, url: str, name: str
+) -> None:
+    monkeypatch.setenv("MONGODB_URL", url)
+    assert load(_env_file=None).database_name == name
+    monkeypatch.setenv("DATABASE_NAME", "given")
+    assert load(_env_file=None).database_name == "given"
+
+
+def test_a_database_s_name_in_the_connection_string_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "a.b" in refused(MONGODB_URL="mongodb://h/a.b")
+
+
 def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_KEY", "")
     monkeypatch.setenv("MAX_POOL_SIZE", "")
