@@ -22,8 +22,8 @@ WORDS = frozenset({"connection", "connections", "execution", "operation", "opera
 """What our own lines are found by. Who has such a password has none, and is treated as if it were short."""
 
 _MONGODB = re.compile(r"mongodb(?:(?:\+|%2B)srv)?(?::|%3A)(?:/|%2F)\S*", re.IGNORECASE)
-_END = re.compile(r"[^\w%@/=*]+\Z")
-"""What ends a sentence or a quotation, and no URL."""
+_ENDS_URL = "%@/=*_"
+"""Beside letters and digits, what may stand at a URL's end; anything else ends a sentence or a quotation."""
 _USER_INFO = re.compile(r"(?<=://)[^\s/?#@\"'<>]*@")
 _BEFORE = r"(?:(?<![^\W_])|(?<=\\[abfnrtv])|(?<=%[0-9A-Fa-f]{2}))"
 _AFTER = r"(?![^\W_])"
@@ -56,9 +56,10 @@ class Masks:
 
 def _without_credentials(found: re.Match[str]) -> str:
     text = found[0]
-    end = _END.search(text)
-    url = text[: end.start()] if end else text
-    rest = text[len(url) :]
+    end = len(text)
+    while not (text[end - 1].isalnum() or text[end - 1] in _ENDS_URL):  # it begins with a letter
+        end -= 1
+    url, rest = text[:end], text[end:]
     if "://" in url:
         return masked(url) + rest
     head, at, tail = url.rpartition("%40")  # within another URL, say
