@@ -150,7 +150,7 @@ class Project:
 
 
 def runbook_problems(project: Project, where: str) -> dict[str, str]:
-    """What is wrong with the runbook's commands in this stack, `containers` or `production`. One query stands for all."""
+    """What is wrong with the runbook's commands in `containers` or in `production`. One query stands for all."""
     request_id = f"runbook-{uuid.uuid4().hex}"
     scheme = "https" if where == "production" else "http"
     url = f"{scheme}://127.0.0.1:{project.port}/users?limit=1"
