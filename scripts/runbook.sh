@@ -183,6 +183,7 @@ services() {
 workers() {
   local pid
   if [[ $stack == containers ]]; then
+    [[ -n $(compose ps --quiet --status running api) ]] || fail "api doesn't run; 'services' says what does"
     compose top api
   else
     pid=$(supervisorctl pid api)
@@ -225,10 +226,11 @@ log() {
     misuse "log takes a service, and maybe a number of lines"
   if [[ $stack == native ]]; then
     native_log "$service" "$lines"
-  elif [[ $service == mongo ]]; then
-    container_logs --tail "$lines" mongo1 mongo2 mongo3
   else
-    container_logs --tail "$lines" "$service"
+    local services=("$service")
+    [[ $service != mongo ]] || services=(mongo1 mongo2 mongo3)
+    [[ -n $(compose ps --all --quiet "${services[@]}") ]] || fail "there is no container of '$service'"
+    container_logs --tail "$lines" "${services[@]}"
   fi
 }
 
