@@ -41,19 +41,25 @@ set -euo pipefail
 # shellcheck source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
+# What production insists on needn't be set to look at what runs: nothing is started here.
+export TLS_DIRECTORY=${TLS_DIRECTORY:-/} API_KEY_FILE=${API_KEY_FILE:-/dev/null}
+
 # find_stack: the one that runs, else the one that is there
 find_stack() {
-  local engine='' pid
+  local running='' understood='' pid
   if engine_answers; then
-    engine=yes
-    if [[ -n $(compose ps --quiet --status running) ]]; then stack=containers && return; fi
+    if running=$(compose ps --quiet --status running); then understood=yes; else understood=no; fi
   fi
-  if pid=$(cat "$SLUICE_HOME/run/supervisord.pid" 2>/dev/null) && [[ -e /proc/$pid ]]; then
+  if [[ -n $running ]]; then
+    stack=containers
+  elif pid=$(cat "$SLUICE_HOME/run/supervisord.pid" 2>/dev/null) && [[ -e /proc/$pid ]]; then
     stack=native
-  elif [[ -n $engine && -n $(compose ps --all --quiet 2>/dev/null) ]]; then
+  elif [[ $understood == yes && -n $(compose ps --all --quiet) ]]; then
     stack=containers
   elif [[ -d $SLUICE_HOME/logs ]]; then
     stack=native
+  elif [[ $understood == no ]]; then
+    fail "Docker Compose can't use its files or .env (see above)"
   else
     fail "no stack is there; start one with ./scripts/up.sh"
   fi

@@ -121,7 +121,8 @@ def test_writing_needs_the_key(https: httpx.Client) -> None:
 
 def test_the_runbooks_commands_work_and_name_the_right_addresses(production: Project) -> None:
     assert runbook_problems(production, "production") == {}
-    said = production.script("runbook.sh", "addresses", http_proxy="http://127.0.0.1:9", no_proxy="").splitlines()
+    elsewhere = {"TLS_DIRECTORY": "", "API_KEY_FILE": "", "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    said = production.script("runbook.sh", "addresses", **elsewhere).splitlines()
     assert f"nginx https://127.0.0.1:{production.port}" in said
     assert f"prometheus http://127.0.0.1:{production.port + 1}" in said
 

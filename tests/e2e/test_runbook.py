@@ -106,6 +106,18 @@ def test_a_members_log_is_told_apart(stack: Stack) -> None:
         )
 
 
+def test_older_logs_come_first_and_only_where_everything_is_asked_for(stack: Stack, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    for number, name in enumerate(("api.out", "api.log.2", "api.log.1", "api.log", "api-other.log", "mongod-2.log")):
+        (logs / name).write_text(f"{number}\n")
+    home = stack.environment | {"SLUICE_HOME": str(tmp_path)}
+    assert typed("log api", home).stdout.split() == ["0", "1", "2", "3"]
+    assert typed("log api 5", home).stdout.split() == ["0", "3"]
+    assert typed("log mongo", home).stdout.split() == ["5"]
+    assert "no log of 'mongo3'" in typed("log mongo3", home).stderr
+
+
 def test_a_worker_is_ended_by_its_process_id(stack: Stack) -> None:
     worker = next(iter(stack.wait_for_workers().values()))
     assert str(worker) in typed("workers", stack.environment).stdout.split()
