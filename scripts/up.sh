@@ -40,18 +40,19 @@ while (($#)); do
   shift
 done
 
-# address SERVICE PORT: where it is published, as people type it
+# address SERVICE PORT [SCHEME]: where it is published, as people type it; nothing if it isn't
 address() {
   local published
   published=$(compose port "$1" "$2" 2>/dev/null) || return 0
-  echo "http://localhost:${published##*:}"
+  [[ $published == *:0 ]] || echo "${3:-http}://localhost:${published##*:}"
 }
 
 # find_ports: before anything is started, see that nobody else has the ports; without Grafana's there is still an API
 find_ports() {
-  local service address port target setting
+  local service address port target setting ours
+  ours=$(docker ps --filter "label=com.docker.compose.project=$(compose config | sed -n 's/^name: //p')" --format '{{.Ports}}')
   while read -r service address port target; do
-    [[ $(compose port "$service" "$target" 2>/dev/null) != *:"$port" ]] || continue # it is ours
+    [[ $ours != *":$port->"* ]] || continue
     case $service:$target in
       nginx:8443) setting=SLUICE_HTTPS_PORT ;;
       nginx:8080) setting=SLUICE_HTTP_PORT ;;
@@ -87,13 +88,14 @@ up_in_containers() {
     fail "the stack does not come up (see above); docker compose logs shows more"
   fi
   local api grafana
-  api=$(address nginx 8000)
+  api=$(address nginx 8443 https)
+  api=${api:-$(address nginx 8000)}
   grafana=$(address grafana 3000)
   cat <<END
 
 Sluice is ready ($SECONDS s).
 
-  API            ${api:-behind TLS, see docs/compose.md}
+  API            $api
   documentation  $api/docs
   pools          $api/connection-stats
   health         $api/health

@@ -22,6 +22,7 @@ from pymongo.read_preferences import Nearest
 from pymongo.server_description import ServerDescription
 
 from sluice.drivers import Document
+from sluice.errors import brief
 from sluice.options import Options
 from sluice.pools import name_of
 from sluice.slots import Slot, read_all
@@ -148,7 +149,7 @@ class _Observer:
         except OperationFailure as error:
             if name not in self._refused:
                 self._refused.add(name)
-                log.warning("the members' own view lacks %s: %s", name, (error.details or {}).get("errmsg"))
+                log.warning("the members' own view lacks %s: %s", name, brief(error))
             return {}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from load import Callers
-from project import KEY, ROOT, Project
+from project import KEY, ROOT, Project, runbook_problems
 from stack import until
 from traffic import person, traffic
 
@@ -217,6 +217,10 @@ def test_seeding_finds_the_stack(project: Project) -> None:
 
 def test_the_member_that_was_killed_is_back(project: Project) -> None:
     until(project.whole, 60)
+
+
+def test_the_runbooks_commands_work(project: Project) -> None:
+    assert runbook_problems(project, "containers") == {}
 
 
 @pytest.mark.timeout(240)

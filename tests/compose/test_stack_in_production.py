@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from engine import Engine
-from project import KEY, Project
+from project import KEY, Project, runbook_problems
 from stack import until
 from traffic import person
 
@@ -126,6 +126,14 @@ def test_writing_needs_the_key(https: httpx.Client) -> None:
     assert https.post("/users", json=person(), headers={"X-API-Key": "another"}).status_code == 401
     assert https.post("/users", json=person(), headers={"X-API-Key": KEY}).status_code == 201
     assert https.get("/users").status_code == 200
+
+
+def test_the_runbooks_commands_work_and_name_the_right_addresses(production: Project) -> None:
+    assert runbook_problems(production, "production") == {}
+    elsewhere = {"TLS_DIRECTORY": "", "API_KEY_FILE": "", "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    said = production.script("runbook.sh", "addresses", **elsewhere).splitlines()
+    assert f"nginx https://127.0.0.1:{production.port}" in said
+    assert f"prometheus http://127.0.0.1:{production.port + 1}" in said
 
 
 def test_nobody_gets_more_than_their_share(https: httpx.Client) -> None:

@@ -54,3 +54,11 @@ def test_runbook_has_a_section_for_each_alert_and_no_other() -> None:
     assert [name for name, _ in sections] == [rule["alert"] for rule in rules("alert")]
     for name, text in sections:
         assert re.findall(r"^\*\*(\w+)\.\*\*", text, re.MULTILINE) == list(SECTIONS), name
+
+
+def test_what_no_alert_tells_has_sections_of_the_same_kind() -> None:
+    sections = re.findall(r"^### ([^\n]+)\n(.*?)(?=^##|\Z)", RUNBOOK.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(sections) > 15
+    for name, text in sections:
+        assert re.findall(r"^\*\*(\w+)\.\*\*", text, re.MULTILINE) == list(SECTIONS), name
+        assert "```bash\n" in text, name

@@ -56,6 +56,8 @@ def test_nothing_is_used_that_other_systems_lack(script: Path) -> None:
 def test_an_old_shell_gets_as_far_as_being_told(script: Path, tmp_path: Path) -> None:
     """There is no such shell here: the version is pretended, and what comes before is compared with what it knows."""
     lines = [line for line in script.read_text().splitlines() if line and not line.startswith("#")]
+    if script.name == "runbook.sh":  # what is sourced stands before
+        lines = lines[lines.index("fi") + 1 :]
     assert lines[:2] == ["set -euo pipefail", 'source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"']
     for each in (script, ROOT / "scripts/lib.sh"):
         shutil.copy(each, tmp_path)

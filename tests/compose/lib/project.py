@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import uuid
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx
 from engine import Engine
-from stack import free_ports_in_a_row
+from runbook import commands, problems
+from stack import free_ports_in_a_row, until
 
 ROOT = Path(__file__).resolve().parents[3]
 WITHOUT_GRAFANA = "tests/compose/without-grafana.yml"
@@ -145,6 +147,20 @@ class Project:
     def down(self) -> None:
         """Whatever there is of it, whether or not it came up."""
         self.run("docker", "compose", "down", "--volumes", "--remove-orphans", "--timeout", "5")
+
+
+def runbook_problems(project: Project, where: str) -> dict[str, str]:
+    """What is wrong with the runbook's commands in `containers` or in `production`. One query stands for all."""
+    request_id = f"runbook-{uuid.uuid4().hex}"
+    scheme = "https" if where == "production" else "http"
+    url = f"{scheme}://127.0.0.1:{project.port}/users?limit=1"
+    assert httpx.get(url, headers={"X-Request-ID": request_id}, verify=False).status_code == 200  # noqa: S501
+    until(lambda: request_id in project.script("runbook.sh", "log", "nginx", "200"), 10)
+    api = project.inspect(*project.containers("api"))[0]
+    typed = [command for command in commands() if command.runs(where)]
+    query = next(command for command in typed if command.asks_prometheus)
+    typed = [command for command in typed if command is query or not command.asks_prometheus]
+    return problems(typed, project.environment, PID=str(api["State"]["Pid"]), REQUEST_ID=request_id)
 
 
 def mongod() -> Path:
