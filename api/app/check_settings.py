@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ MONGODB = ("MONGODB_URL", "MONGODB_URL_FILE", "MONITORING_URL", "MONITORING_URL_
 """Settings of another MongoDB than the stack's own."""
 ITS_OWN = ("BIND", "STATS_DIR", "LOG_FILE")
 """Settings that a stack makes itself."""
+MOUNTED = ("grafana", "mongo", "nginx", "prometheus")
+"""Folders of the repository that Compose mounts."""
 ANOTHER = "this stack runs a MongoDB of its own; for another, run the service alone, in api/: gunicorn main:app"
 
 
@@ -75,6 +78,8 @@ def check(files: Sequence[Path], *, containers: bool = False, production: bool =
         mistakes += describe(error, StackSettings).mistakes
     if settings and stack:
         mistakes += _together(settings, stack, containers=containers, production=production)
+    if containers:
+        mistakes += [line for file in files for line in _unreadable(file.parent)]
     if mistakes or settings is None or stack is None:
         raise SettingsError(*mistakes)
     for file, texts in set_in.items():
@@ -97,6 +102,16 @@ def _together(settings: Settings, stack: StackSettings, *, containers: bool, pro
         yield "API_KEY_FILE is not set: allowed is a file with the API key that writing needs"
     elif settings.api_key is None and stack.opens_to_others:
         yield f"SLUICE_ADDRESS={stack.sluice_address!r}: allowed is loopback, or an API_KEY or API_KEY_FILE with it"
+
+
+def _unreadable(repository: Path) -> Iterator[str]:
+    """What containers, whose users are nobody here, can't read of the folders that they mount."""
+    for name in MOUNTED:
+        for path in (repository / name, *(repository / name).rglob("*")):
+            wanted = stat.S_IROTH | (stat.S_IXOTH if path.is_dir() or path.suffix == ".sh" else 0)
+            if path.exists() and path.stat().st_mode & wanted != wanted:
+                yield f"{path}: allowed is what others may read, as containers must: chmod -R go+rX {' '.join(MOUNTED)}"
+                return
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

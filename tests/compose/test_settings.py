@@ -47,9 +47,10 @@ def test_a_wrong_setting_is_one_line_and_a_running_stack_serves_on(
 def test_a_file_that_is_not_understood_stops_the_start(project: Project, tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / ".env").write_text(text)
     (tmp_path / ".env").chmod(0o600)
-    done = project.run(
-        "docker", "compose", "run", "--rm", "--no-deps", "-T", "-v", f"{tmp_path}:/repository:ro", "settings"
-    )
+    elsewhere = tmp_path / "elsewhere.yml"
+    elsewhere.write_text(f"services: {{settings: {{volumes: ['{tmp_path}:/repository:ro']}}}}\n")
+    files = f"{project.environment['COMPOSE_FILE']}:{elsewhere}"
+    done = project.run("docker", "compose", "run", "--rm", "--no-deps", "-T", "settings", COMPOSE_FILE=files)
     assert done.returncode == 1
     assert said in done.stderr
     assert "s3cret" not in done.stderr

@@ -150,3 +150,20 @@ def test_it_runs_as_a_program() -> None:
     ran = subprocess.run(command, cwd=API, env=environment, capture_output=True, text=True, timeout=30)
     assert (ran.returncode, len(ran.stderr.splitlines())) == (1, 1)
     assert ran.stderr.startswith("sluice: DATABASE_NAME='a.b': allowed is ")
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("nginx/nginx.conf", 0o600), ("nginx/run.sh", 0o744), ("prometheus", 0o700)]
+)
+def test_files_that_containers_could_not_read_are_named(check: Check, tmp_path: Path, name: str, mode: int) -> None:
+    for folder in ("nginx", "prometheus", "grafana", "mongo"):
+        (tmp_path / folder).mkdir(mode=0o755)
+    (tmp_path / "nginx/nginx.conf").touch(0o644)
+    (tmp_path / "nginx/run.sh").touch(0o755)
+    (tmp_path / "nginx/run.sh").chmod(0o755)
+    assert check("--containers", "--env-file", tmp_path / ".env") == (0, [])
+    (tmp_path / name).chmod(mode)
+    status, (line,) = check("--containers", "--env-file", tmp_path / ".env")
+    assert status == 1
+    assert f"{tmp_path / name}: allowed is what others may read" in line
+    assert "chmod -R go+rX" in line
