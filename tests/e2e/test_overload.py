@@ -42,4 +42,6 @@ def test_an_api_that_is_away_fills_no_log(stack: Stack) -> None:
     finally:
         stack.control("start", "api")
     stack.wait_for_workers()
-    assert 20 <= len(log.read_text().splitlines()) - before < 150
+    lines = log.read_text().splitlines()
+    assert sum("connect() failed" in line for line in lines) >= 20  # some of them maybe from the start
+    assert len(lines) - before < 150
