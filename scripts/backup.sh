@@ -12,7 +12,7 @@ if (($# > 1)) || [[ ${1:-} == -* ]]; then misuse "one file is all it takes"; fi
 file=${1:-sluice-$(date +%Y%m%d-%H%M%S).backup}
 [[ ! -d $file ]] || fail "$file is a folder"
 umask 077
-draft=$(mktemp "$file.XXXXXX") || fail "$file can't be written"
+draft=$(mktemp "$file.XXXXXX" 2>/dev/null) || fail "$file can't be written"
 trap 'rm -f "$draft"' EXIT
 run_backup dump >"$draft" || fail "no backup was made"
 gzip -t "$draft" || fail "no backup was made: it isn't whole" # a container's client may not notice a full disk

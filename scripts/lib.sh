@@ -193,6 +193,8 @@ make_venv() (
   local python=$venv/bin/python wanted
   "$python" -c '' 2>/dev/null || python=$(find_python || install_python)
   mkdir -p "$SLUICE_HOME"
+  [[ -O $SLUICE_HOME ]] ||
+    fail "SLUICE_HOME=$SLUICE_HOME belongs to another user, who couldn't use what this one leaves there: choose another folder"
   exec 9<"$SLUICE_HOME" # up.py locks it, too
   if ! lock_9 LOCK_EX+LOCK_NB; then
     echo "==> waiting for another script that is at work in $SLUICE_HOME"

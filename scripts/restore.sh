@@ -26,8 +26,10 @@ while (($#)); do
 done
 [[ -n $file ]] || misuse "which file?"
 [[ -r $file ]] || fail "$file can't be read"
+[[ ! -d $file ]] || fail "$file is a folder"
 if [[ -z $yes ]]; then
   read -rp "Replace what is in the database with $file? [y/N] " answer || answer=''
+  [[ -n $answer || -t 0 ]] || fail "nothing was changed; where nobody answers: --yes"
   [[ $answer == [yY]* ]] || fail "nothing was changed"
 fi
 run_backup restore <"$file"

@@ -6,6 +6,7 @@ this does is refused too, where it concerns a setting of ours. No message quotes
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -41,7 +42,7 @@ def read(path: Path, known: Collection[str]) -> dict[str, str]:
 
     Raises `SettingsError` with a line for each mistake: of the file's form, or in a name that is almost a known one.
     """
-    if not path.is_file():  # some have a folder of this name
+    if path.is_dir() or not os.path.lexists(path):  # some have a folder of this name
         return {}
     where = _Where(path)
     entries = list(_entries(_text(path, where), known, where))
@@ -69,6 +70,8 @@ class _Where:
 
 def _text(path: Path, where: _Where) -> str:
     try:
+        if path.is_fifo():  # each who reads it would take it from the others
+            raise OSError(errno.ESPIPE, "it is a pipe")
         raw = path.read_bytes()
     except OSError as error:
         raise SettingsError(f"{path} can't be read ({error.strerror}): allowed is a readable file") from None

@@ -162,7 +162,7 @@ def _grafana(layout: Layout, grafana: grafana_server.Grafana) -> Program:
 
 def _section(layout: Layout, name: str, program: Program) -> dict[str, str]:
     """A program that is started again whenever it dies, and stopped with all of its children."""
-    state = hashlib.sha256(b"".join(path.read_bytes() for path in program.reads if path.exists())).hexdigest()
+    state = hashlib.sha256(b"".join(path.read_bytes() for path in program.reads if path.is_file())).hexdigest()
     return {
         "command": shlex.join(program.command),
         "environment": _environment({STACK: str(layout.home), **program.environment, "SLUICE_CONFIGURATION": state}),

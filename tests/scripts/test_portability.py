@@ -38,10 +38,14 @@ def path(tmp_path: Path) -> Path_:
     return make
 
 
-def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    script: str, *arguments: str, stdin: int | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     bash = shutil.which("bash") or "bash"
     command = [bash, str(ROOT / "scripts" / script), *arguments]
-    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, env={**os.environ, **environment}, stdin=stdin, capture_output=True, text=True, timeout=60
+    )
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -90,6 +94,32 @@ def test_a_folder_that_servers_cannot_name_is_refused_in_one_line(tmp_path: Path
     (line,) = told.stderr.splitlines()
     assert line.startswith("up.sh: SLUICE_HOME=")
     assert ": allowed is a path without " in line
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to somebody else")
+def test_a_folder_of_another_user_is_left_as_it_is(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    told = run("up.sh", "--native", "-d", SLUICE_HOME=str(tmp_path))
+    assert (told.returncode, told.stdout, list(tmp_path.iterdir())) == (1, "", [])
+    (line,) = told.stderr.splitlines()
+    assert line.startswith(f"up.sh: SLUICE_HOME={tmp_path} belongs to another user")
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "line"),
+    [
+        ("backup.sh", ["{}/none/a"], "{}/none/a can't be written"),
+        ("backup.sh", ["{}"], "{} is a folder"),
+        ("restore.sh", ["--yes", "{}/none"], "{}/none can't be read"),
+        ("restore.sh", ["--yes", "{}"], "{} is a folder"),
+        ("restore.sh", [str(ROOT / "README.md")], "nothing was changed; where nobody answers: --yes"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_in_one_line(
+    tmp_path: Path, script: str, arguments: list[str], line: str
+) -> None:
+    told = run(script, *(each.format(tmp_path) for each in arguments), stdin=subprocess.DEVNULL)
+    assert (told.returncode, told.stdout, told.stderr) == (1, "", f"{script}: {line.format(tmp_path)}\n")
 
 
 def test_environments_are_made_without_the_tools_that_macos_lacks(path: Path_, tmp_path: Path) -> None:

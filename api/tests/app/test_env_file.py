@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,17 @@ def test_a_value_in_single_quotes_is_what_it_is_as_docker_compose_has_it(tmp_pat
 
 def test_a_folder_of_this_name_or_none_sets_nothing(tmp_path: Path) -> None:
     assert read(tmp_path, NAMES) == read(tmp_path / ".env", NAMES) == {}
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [(lambda path: path.symlink_to("/nowhere"), "No such file or directory"), (os.mkfifo, "it is a pipe")],
+    ids=["link to nothing", "pipe"],
+)
+def test_what_should_be_a_file_and_is_none_is_refused(tmp_path: Path, make: Callable[[Path], None], why: str) -> None:
+    make(path := tmp_path / ".env")
+    with pytest.raises(SettingsError, match=f"^{path} can't be read \\({why}\\): allowed is a readable file$"):
+        read(path, NAMES)
 
 
 @pytest.mark.parametrize(
