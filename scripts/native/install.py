@@ -107,7 +107,15 @@ def install_mongod(target: Path) -> None:
 
 
 def say(text: str) -> None:
-    print(f"==> {text}", flush=True)
+    tell(f"==> {text}")
+
+
+def tell(text: str) -> None:
+    """Print it, if anybody is left to read it: `up.sh | tee log` stops all the same when Ctrl-C has ended `tee`."""
+    try:
+        print(text, flush=True)
+    except OSError:  # the pipe's other end, or the terminal, is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(command: list[str], environment: dict[str, str]) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `main`: nothing runs yet, and where it was helps nobody
+
+# ruff: noqa: E402
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +22,7 @@ import grafana_server
 import init_replica_set
 import make_secrets
 from configure import configure
-from install import InstallError, install_mongod, install_programs, say
+from install import InstallError, install_mongod, install_programs, say, tell
 from layout import ENV_FILES, REPLICA_SET, Layout, StackError
 from ports import refuse_taken
 from processes import of_stack
@@ -180,7 +184,7 @@ def main() -> int:
                 raise
         _tell(layout, time.monotonic() - started)
         if settings.api_key is None:
-            print("\nnginx listens on loopback only, since there is no API_KEY.", flush=True)
+            tell("\nnginx listens on loopback only, since there is no API_KEY.")
         if not given.detach:
             _follow(layout)
     except SettingsError as error:
@@ -217,7 +221,7 @@ def _tell(layout: Layout, seconds: float) -> None:
         if grafana_server.installed(layout)
         else ""
     )
-    print(
+    tell(
         f"""
 Sluice is ready ({seconds:.0f} s).
 
@@ -230,8 +234,7 @@ Sluice is ready ({seconds:.0f} s).
 
   ./scripts/seed.sh --users 100000     fill the database
   ./scripts/logs.sh slow               what is slow, and where
-  ./scripts/down.sh                    stop everything""",
-        flush=True,
+  ./scripts/down.sh                    stop everything"""
     )
 
 

@@ -28,7 +28,8 @@ def other(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
     assert other.processes() == []
 
 
-def test_an_interrupted_start_leaves_nothing_running(other: Stack) -> None:
+@pytest.mark.parametrize("reader_is_gone", [False, True], ids=["alone", "up.sh | tee, which Ctrl-C ends first"])
+def test_an_interrupted_start_leaves_nothing_running(other: Stack, reader_is_gone: bool) -> None:
     with subprocess.Popen(
         [ROOT / "scripts/up.sh"],
         env=other.environment,
@@ -38,6 +39,9 @@ def test_an_interrupted_start_leaves_nothing_running(other: Stack) -> None:
         start_new_session=True,
     ) as up:
         until(lambda: len(other.processes()) >= 5)  # up.sh, the process manager, three members
+        if reader_is_gone:
+            assert up.stdout is not None
+            up.stdout.close()
         os.killpg(up.pid, signal.SIGINT)
         _, errors = up.communicate(timeout=60)
     assert (up.returncode, errors) == (130, "up: interrupted\n")

@@ -147,6 +147,16 @@ def test_down_needs_neither_settings_nor_packages(
     assert server.poll() is not None
 
 
+def test_ctrl_c_while_up_is_loaded_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "pymongo.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}/api:{ROOT}/mongo", "SLUICE_HOME": str(tmp_path)}
+    up = [sys.executable, str(ROOT / "scripts/native/up.py"), "--detach"]
+    done = subprocess.run(up, env=environment, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
 @contextmanager
 def nobody() -> Iterator[None]:
     os.seteuid(65534)

@@ -38,9 +38,7 @@ def path(tmp_path: Path) -> Path_:
     return make
 
 
-def run(
-    script: str, *arguments: str, stdin: int | None = None, **environment: str
-) -> subprocess.CompletedProcess[str]:
+def run(script: str, *arguments: str, stdin: int | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     bash = shutil.which("bash") or "bash"
     command = [bash, str(ROOT / "scripts" / script), *arguments]
     return subprocess.run(
