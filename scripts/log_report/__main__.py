@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scripts.log_report import errors, pool, slow, table
 from scripts.log_report.records import Tally, read
-from scripts.log_report.source import SourceError, open_log
+from scripts.log_report.source import SourceError, open_logs
 
 DESCRIPTION = """Report on the service's log.
 
@@ -19,7 +19,8 @@ DESCRIPTION = """Report on the service's log.
   slow    slow operations with percentiles (seconds), by operation and route
   errors  errors by kind, each with an example"""
 EPILOG = """FILE is a log in text or JSON, plain or gzipped, or - for standard input; by default that of the stack:
-of the API's containers if they run, else the native one's logs/api.log below SLUICE_HOME (default: .sluice).
+of the API's containers if they run, else the native one's logs/api.log below SLUICE_HOME (default: .sluice), with
+the older ones beside it.
 Lines that are no log records are counted and reported on standard error.
 Exit status: 0 done (also when nothing was found), 1 the log can't be read, 2 wrong usage."""
 
@@ -40,7 +41,7 @@ def arguments(given: list[str]) -> argparse.Namespace:
         "logs.sh", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("report", choices=("pool", "slow", "errors"))
-    parser.add_argument("file", nargs="?", default=str(_default_log()), metavar="FILE")
+    parser.add_argument("file", nargs="?", metavar="FILE")
     parser.add_argument("--over", type=_seconds, metavar="SECONDS", help="slow: only operations that took longer")
     parsed = parser.parse_intermixed_args(given)
     if parsed.over is not None and parsed.report != "slow":
@@ -48,9 +49,12 @@ def arguments(given: list[str]) -> argparse.Namespace:
     return parsed
 
 
-def _default_log() -> Path:
+def _stacks_logs() -> list[str]:
+    """What the native stack has of its log, the oldest first: `api.log.1` is the one before `api.log`."""
     home = os.environ.get("SLUICE_HOME") or Path(__file__).resolve().parents[2] / ".sluice"
-    return Path(home) / "logs" / "api.log"
+    log = Path(home) / "logs" / "api.log"
+    older = [path for path in log.parent.glob("api.log.*") if path.suffix[1:].isdigit()]
+    return [str(path) for path in (*sorted(older, key=lambda path: -int(path.suffix[1:])), log)]
 
 
 def main() -> int:
@@ -58,7 +62,7 @@ def main() -> int:
     tally = Tally()
     module = {"pool": pool, "slow": slow, "errors": errors}[given.report]
     try:
-        with open_log(given.file) as log:
+        with open_logs([given.file] if given.file is not None else _stacks_logs()) as log:
             records = read(log, module.NEEDLES, tally)
             rows = slow.report(records, given.over) if module is slow else module.report(records)
     except SourceError as error:

@@ -6,14 +6,23 @@ import gzip
 import io
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import chain
 
 GZIP_MAGIC = b"\x1f\x8b"
 
 
 class SourceError(Exception):
     """The log can't be read; the text says why."""
+
+
+@contextmanager
+def open_logs(names: Sequence[str]) -> Iterator[Iterable[bytes]]:
+    """Open logs to read them as one, one after the other. Raises `SourceError` as `open_log` does."""
+    with ExitStack() as stack:  # the last one first: what rotation takes from it meanwhile is in the one before
+        opened = [stack.enter_context(open_log(name)) for name in reversed(names)]
+        yield chain.from_iterable(reversed(opened))
 
 
 @contextmanager

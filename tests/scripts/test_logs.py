@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from rotate import rotate
 
 from scripts.log_report import records, slow, table
 from scripts.log_report.errors import kind_of
@@ -199,6 +200,21 @@ def test_the_running_stacks_log_is_the_default(report: Report, log: Path, tmp_pa
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "api.log").write_bytes(log.read_bytes())
     assert report("slow", SLUICE_HOME=str(tmp_path)).stdout == report("slow", log).stdout
+
+
+def test_what_rotation_has_taken_from_it_is_in_the_report(report: Report, log: Path, tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    stacks = tmp_path / "logs" / "api.log"
+    lines = log.read_bytes().splitlines(keepends=True)
+    for first in range(0, len(lines), len(lines) // 3 + 1):
+        if stacks.exists():
+            rotate(stacks)
+        with stacks.open("ab") as file:
+            file.writelines(lines[first : first + len(lines) // 3 + 1])
+    assert sorted(path.name for path in stacks.parent.iterdir()) == ["api.log", "api.log.1", "api.log.2"]
+    for kind in ("pool", "slow", "errors"):
+        ran = report(kind, SLUICE_HOME=str(tmp_path))
+        assert (ran.stderr, ran.stdout) == ("", report(kind, log).stdout)
 
 
 def test_lines_that_are_no_records_are_counted_and_said(report: Report, log: Path) -> None:
