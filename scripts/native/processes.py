@@ -48,12 +48,12 @@ class Process:
                 return os.fsdecode(value)
         return None
 
-    def has_open(self, folder: Path) -> bool:
-        """Whether it has a file below this folder open; False also where that may not be read."""
+    def has_open(self, *files: Path) -> bool:
+        """Whether it has one of these open, deleted or not; False also where that may not be read."""
         with suppress(OSError):
             for descriptor in (PROC / str(self.pid) / "fd").iterdir():
                 with suppress(OSError):
-                    if os.readlink(descriptor).startswith(f"{folder}/"):
+                    if Path(os.readlink(descriptor).removesuffix(" (deleted)")) in files:
                         return True
         return False
 
@@ -98,15 +98,21 @@ def end(processes: Iterable[Process], seconds: float) -> list[Process]:
 
 
 def _is_of(process: Process, home: Path) -> bool:
+    """Below a home there may be another stack's, or files of servers that are nobody's: where exactly a path leads
+    matters."""
     if process.variable(STACK) == str(home) or str(home / "supervisord.conf") in process.command:
         return True
     if process.name == "nginx":  # writes its title over its environment
         title = f"{' '.join(process.command)} "
-        return f" -p {home}/nginx " in title or process.has_open(home)
+        return f" -p {home}/nginx " in title or process.has_open(
+            home / "logs/nginx-access.log", home / "run/nginx-errors"
+        )
     if process.user == os.geteuid():
         return False
     is_ours = process.name in ("mongod", "prometheus") or "gunicorn" in process.command
-    return is_ours and any(f"{home}/" in word for word in process.command)
+    paths = (f"{word.partition('=')[2] or word}/" for word in process.command)  # PATH, or --option=PATH
+    own = tuple(f"{home}/{folder}/" for folder in ("data", "prometheus", "venv"))
+    return is_ours and any(path.startswith(own) for path in paths)
 
 
 def _all() -> list[Process]:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ports
+import processes
 import pytest
 from home import STACK, Home
 from layout import Layout, Port, StackError
@@ -188,6 +189,40 @@ def test_what_another_user_started_is_named(tmp_path: Path, command: list[str]) 
         with nobody(), pytest.raises(StackError, match=line):
             refuse_others(Home(tmp_path))
         refuse_others(Home(tmp_path))
+    finally:
+        process.communicate(b"\n")
+
+
+@pytest.mark.parametrize("home", ["", "second"], ids=["the folder above", "a folder below"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["nginx: master process x -p {}/first/nginx -c y"],
+        ["nginx: worker process"],
+        ["mongod", "--dbpath", "{}/first/data"],
+        ["prometheus", "--config.file={}/first/prometheus/prometheus.yml"],
+    ],
+    ids=lambda command: command[0][:13],
+)
+def test_a_stack_in_a_folder_above_or_below_is_another(
+    tmp_path: Path, home: str, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its user, and although it has files open below the other's folder."""
+    log = tmp_path / "first" / "logs" / "nginx-access.log"
+    log.parent.mkdir(parents=True)
+    words = [word.format(tmp_path) for word in command]
+    with log.open("wb") as opened:
+        process = subprocess.Popen(
+            ["bash", "-c", 'exec -a "$0" bash -c "echo; read" "$@"', *words],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[opened.fileno()],
+        )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        for user in (os.geteuid(), os.geteuid() + 1):
+            monkeypatch.setattr(processes.os, "geteuid", lambda user=user: user)  # type: ignore[attr-defined]
+            assert process.pid not in {each.pid for each in of_stack(tmp_path / "first" / home if home else tmp_path)}
+        assert process.pid in {each.pid for each in of_stack(tmp_path / "first")}
     finally:
         process.communicate(b"\n")
 
