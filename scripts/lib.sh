@@ -190,9 +190,9 @@ make_venv() (
   has_linux || fail "local processes need Linux; elsewhere Docker with Compose 2 runs all this"
   check_path "the repository" "$root"
   check_path SLUICE_HOME "$SLUICE_HOME"
-  local python=$venv/bin/python wanted
+  local python=$venv/bin/python wanted error
   "$python" -c '' 2>/dev/null || python=$(find_python || install_python)
-  mkdir -p "$SLUICE_HOME"
+  error=$(mkdir -p "$SLUICE_HOME" 2>&1) || fail "SLUICE_HOME=$SLUICE_HOME can't be used: ${error##*: }"
   [[ -O $SLUICE_HOME ]] ||
     fail "SLUICE_HOME=$SLUICE_HOME belongs to another user, who couldn't use what this one leaves there: choose another folder"
   exec 9<"$SLUICE_HOME" # up.py locks it, too

@@ -35,10 +35,16 @@ def main() -> int:
 
 
 def purge(home: Home) -> None:
-    """Delete what it wrote, but for packages and programs. Raises `OSError`."""
-    for name in ("data", "secrets", "logs", "run", "nginx", "prometheus", "grafana"):
-        if (home.home / name).exists():
-            shutil.rmtree(home.home / name)
+    """Delete what it wrote, but for packages and programs.
+
+    Raises `OSError`, and `StackError` for a folder in which no stack was: its `data` is somebody's.
+    """
+    names = ("data", "secrets", "logs", "run", "nginx", "prometheus", "grafana")
+    found = [home.home / name for name in names if (home.home / name).exists()]
+    if found and not any(mark.exists() for mark in (home.supervisor, home.home / "venv" / "locks.sha256")):
+        raise StackError(f"SLUICE_HOME={home.home}: allowed is a folder that up.sh made; nothing was deleted")
+    for folder in found:
+        shutil.rmtree(folder)
     home.supervisor.unlink(missing_ok=True)
     say("data, secrets and logs are gone")
 

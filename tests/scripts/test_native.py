@@ -148,6 +148,18 @@ def test_down_needs_neither_settings_nor_packages(
     assert server.poll() is not None
 
 
+def test_purge_deletes_what_a_stack_left_and_nobody_elses(tmp_path: Path) -> None:
+    for name in ("data", "logs"):
+        (tmp_path / name).mkdir()
+    refused = down(tmp_path, "--purge")
+    line = f"down: SLUICE_HOME={tmp_path}: allowed is a folder that up.sh made; nothing was deleted\n"
+    assert (refused.returncode, refused.stderr) == (1, line)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "logs"]
+    (tmp_path / "supervisord.conf").touch()
+    assert down(tmp_path, "--purge").returncode == down(tmp_path, "--purge").returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_ctrl_c_while_up_is_loaded_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "pymongo.py").write_text(
         "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"

@@ -103,6 +103,14 @@ def test_a_folder_of_another_user_is_left_as_it_is(tmp_path: Path) -> None:
     assert line.startswith(f"up.sh: SLUICE_HOME={tmp_path} belongs to another user")
 
 
+def test_a_folder_that_cannot_be_made_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name, why in (("file", "File exists"), ("file/home", "Not a directory")):
+        told = run("up.sh", "--native", "-d", SLUICE_HOME=f"{tmp_path}/{name}", LC_ALL="C")
+        assert (told.returncode, told.stdout) == (1, "")
+        assert told.stderr == f"up.sh: SLUICE_HOME={tmp_path}/{name} can't be used: {why}\n"
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "line"),
     [
