@@ -20,7 +20,7 @@ import bson
 import interruptions
 from backup_format import FORMAT, OURS, BackupError, Document, Raw, brief
 from pymongo import MongoClient
-from pymongo.errors import PyMongoError
+from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
 from restore_lock import described, living
 from restoring import restore
 
@@ -80,6 +80,7 @@ def main() -> int:
     try:
         with MongoClient[Document](given.url_file.read_text().strip(), serverSelectionTimeoutMS=10_000) as client:
             database = client[given.database] if given.database else client.get_default_database()
+            client.admin.command("ping")  # a restore would wait twice: for its lock, and to give it back
             if given.action == "dump":
                 with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as target:
                     count = dump(client, database.name, target, say)
@@ -88,6 +89,9 @@ def main() -> int:
     except KeyboardInterrupt:
         say("interrupted; nothing was changed" if given.action == "restore" else "interrupted")
         return EXIT_INTERRUPTED
+    except ServerSelectionTimeoutError as error:
+        say(f"MongoDB can't be reached (is the stack up? ./scripts/up.sh): {brief(error)}")
+        return 1
     except PyMongoError as error:
         say(brief(error))
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from collections.abc import Iterator
 from typing import IO, Any, BinaryIO, cast
@@ -59,7 +60,9 @@ def brief(error: PyMongoError) -> str:
     text = str(details.get("errmsg") or error)
     for rest in (", full error:", ", Timeout:", " to execute command {"):
         text = text.partition(rest)[0]
-    return " ".join(text.split())[:300]
+    return " ".join(_TIMEOUTS.sub("", text).split())[:300]
 
 
 DUPLICATE_KEY = 11000
+_TIMEOUTS = re.compile(r" \(configured timeouts:[^()]*\)")
+"""The driver's, after each address."""

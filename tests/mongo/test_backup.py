@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -344,6 +345,26 @@ def test_a_backup_during_which_a_collection_is_replaced_is_none(
         rest, said = process.communicate(timeout=60)
     assert (process.returncode, said.count(b"\n")) == (1, 1)
     assert run("restore", url, tmp_path, begin + rest).returncode == 1
+
+
+def test_a_stack_that_is_down_is_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:  # nobody listens
+        taken.bind(("127.0.0.1", 0))
+        url = f"mongodb://127.0.0.1:{taken.getsockname()[1]}/sluice"
+        (tmp_path / "url").write_text(url)
+        pipe = subprocess.PIPE
+        both = [
+            subprocess.Popen(command(action, url, tmp_path), stdin=pipe, stdout=pipe, stderr=pipe)
+            for action in ("dump", "restore")
+        ]
+        said = [each.communicate(b"", timeout=60) for each in both]
+    assert [each.returncode for each in both] == [1, 1]
+    why = "MongoDB can't be reached (is the stack up? ./scripts/up.sh): 127.0.0.1:"
+    for action, (out, errors) in zip(("dump", "restore"), said, strict=True):
+        (line,) = errors.decode().splitlines()
+        assert out == b""
+        assert line.startswith(f"{action}: {why}")
+        assert "configured" not in line
 
 
 def test_a_full_disk_is_one_line(database: Database[dict[str, Any]], url: str, tmp_path: Path) -> None:
