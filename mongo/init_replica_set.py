@@ -171,7 +171,8 @@ def _retry(attempt: Callable[[], Result], deadline: float, what: str) -> Result:
             return attempt()
         except PyMongoError as error:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{what}: {error}") from error
+                reason = str(error).partition(", Timeout:")[0]  # without the driver's topology
+                raise TimeoutError(f"{what}: {reason}") from error
         time.sleep(0.1)
 
 

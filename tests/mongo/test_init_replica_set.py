@@ -72,6 +72,16 @@ def member(tmp_path: Path) -> Iterator[Member]:
     member.stop()
 
 
+def test_a_member_that_does_not_answer_is_one_line(member: Member) -> None:
+    host, _, port = member.address.rpartition(":")
+    with socket.create_server((host, int(port))):
+        done = member.initiate("--seconds", "1")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert f"{member.address} does not become part of rs0: " in line
+    assert "Topology" not in line
+
+
 def test_users_may_do_their_work_and_nothing_else(member: Member) -> None:
     member.start()
     done = member.initiate()
