@@ -188,10 +188,13 @@ def _add_future(
 
 
 class _AgnosticSession(motor.core.AgnosticClientSession):
-    """Motor would abort a transaction that is left open on the event loop's own thread."""
+    """Motor would abort a transaction that is left open on the event loop's own thread.
+
+    Whoever is cancelled again and again while it ends goes at once; it ends all the same.
+    """
 
     async def __aexit__(self, *_: object) -> None:
-        await self.end_session()
+        await asyncio.shield(self.end_session())
 
 
 class _AgnosticClient(motor.core.AgnosticClient[Document]):
