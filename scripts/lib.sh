@@ -31,7 +31,7 @@ misuse() {
 
 # usage: print the comment at the top of the script
 usage() {
-  sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$0"
+  sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$0"
 }
 
 # native_path: let Python find what the programs in native/ use

@@ -27,8 +27,23 @@ _Kind = tuple[str, int, str]
 
 @dataclass(slots=True)
 class _Seen:
-    first: logging.LogRecord
+    """A kind: where it comes from, and what it says. Not its first record: a traceback holds on to all that it saw."""
+
+    name: str
+    level: int
+    path: str
+    line: int
+    function: str | None
+    what: str
     lines: int = 0
+
+    @classmethod
+    def of(cls, record: logging.LogRecord) -> _Seen:
+        try:
+            what = _more(record) or record.getMessage()[:MOST_QUOTED]
+        except (TypeError, ValueError):  # its arguments don't fit; whoever logs must not fail
+            what = str(record.msg)[:MOST_QUOTED]
+        return cls(record.name, record.levelno, record.pathname, record.lineno, record.funcName, what)
 
 
 class LogLimit(logging.Filter):
@@ -61,7 +76,9 @@ class LogLimit(logging.Filter):
             kind = (record.name, record.lineno, _more(record))
             if kind not in self._window and len(self._window) >= MOST_KINDS:
                 kind = ("", 0, "")
-            seen = self._window.setdefault(kind, _Seen(record))
+            seen = self._window.get(kind)
+            if seen is None:
+                seen = self._window[kind] = _Seen.of(record)
             seen.lines += 1
             if seen.lines > MOST and self._timer is None:  # a burst is counted although nothing may follow it
                 self._timer = threading.Timer(self._ends - now, self.flush)
@@ -87,11 +104,9 @@ class LogLimit(logging.Filter):
 
     def _count(self, over: list[_Seen]) -> None:
         for seen in over:
-            first = seen.first
-            what = _more(first) or first.getMessage()[:MOST_QUOTED]
             left_out = logging.LogRecord(
-                first.name, first.levelno, first.pathname, first.lineno,
-                LEFT_OUT, (seen.lines - MOST, WINDOW, what), None, first.funcName,
+                seen.name, seen.level, seen.path, seen.line,
+                LEFT_OUT, (seen.lines - MOST, WINDOW, seen.what), None, seen.function,
             )  # fmt: skip
             self._tell(left_out)
 

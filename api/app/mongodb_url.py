@@ -85,12 +85,21 @@ def secrets_of(url: str) -> set[str]:
 
 
 def database_of(url: object) -> str | None:
-    """The database that the URL names; none where it names nothing, or `admin`, which is where users are kept."""
+    """The database that the URL names; none where it names nothing, or `admin`, which is where users are kept.
+
+    None also of what `options_of` refuses: what looks like a database there may be the end of a password.
+    """
     text = url.get_secret_value() if isinstance(url, SecretStr) else url
-    if not isinstance(text, str):
+    if not isinstance(text, str) or "@" in text.partition("?")[2]:
         return None
-    path = text.partition("://")[2].partition("?")[0].rpartition("@")[2].partition("/")[2]
-    return unquote_plus(path) if path not in ("", "admin") else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            parts = _validate_uri(text, validate=False, warn=False)
+        except _REFUSALS:
+            return None
+    name = ".".join(filter(None, (parts["database"], parts["collection"])))
+    return name if name not in ("", "admin") else None
 
 
 def options_of(url: str) -> Mapping[str, Any]:

@@ -51,9 +51,7 @@ CountOrNone = Annotated[int, Field(ge=0, le=100_000)]
 
 def _bind(text: str) -> str:
     for address in text.split(","):
-        found = re.fullmatch(
-            r"(?:unix:.+|fd://[0-9]+|(?:[^:/\s]+|\[[0-9a-fA-F:.]+\]|)(?::([0-9]{1,5}))?)", address.strip()
-        )
+        found = _ADDRESS.fullmatch(address.strip())
         if not found or not address.strip() or int(found[1] or 0) > 65_535:
             raise ValueError("no address")
     return text

@@ -356,6 +356,7 @@ class Sluice:
             wanting = await self._prepare(self.database) if self._prepare is not None else None
         except NotPrepared as error:
             self._refusal = None
+            self._prepared.clear()  # also where it was: an index that somebody has dropped, say
             self._not_ready(str(error), str(error))
         except Exception as error:
             self._refusal = error if is_refusal(error) else None

@@ -27,7 +27,7 @@ from pymongo.synchronous import pool as synchronous
 
 from sluice.driver_clients import AsyncClient, SyncClient
 from sluice.errors import PoolUnavailable, QueueTimeout
-from sluice.finishing import motor_claim_of, needs_no_server
+from sluice.finishing import MOTOR_ENDINGS, UnderWay, in_transaction, motor_claim_of, needs_no_server
 from sluice.options import Options
 from sluice.pools import Address, AsyncPool, MemberPool, SyncPool, already_waited, name_of
 from sluice.snapshot import ANY_MEMBER, Counters
@@ -188,10 +188,13 @@ def _add_future(
 
 
 class _AgnosticSession(motor.core.AgnosticClientSession):
-    """Motor would abort a transaction that is left open on the event loop's own thread."""
+    """Motor would abort a transaction that is left open on the event loop's own thread.
+
+    Whoever is cancelled again and again while it ends goes at once; it ends all the same.
+    """
 
     async def __aexit__(self, *_: object) -> None:
-        await self.end_session()
+        await asyncio.shield(self.end_session())
 
 
 class _AgnosticClient(motor.core.AgnosticClient[Document]):
@@ -213,6 +216,7 @@ class _Motor:
         self.gate: Turnstile | None = self._gate
         self._threads = ThreadPoolExecutor(options.max_pool_size, thread_name_prefix="sluice-motor")
         self._loop = asyncio.get_running_loop()
+        self._under_way = UnderWay()
         self._client: Any = None
         self._closed = False
 
@@ -243,13 +247,17 @@ class _Motor:
 
     async def _in_turn(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         values = (*args, *kwargs.values())
-        if needs_no_server(function, values):
+        session = in_transaction(values)
+        if session is not None and function in MOTOR_ENDINGS:
+            await self._under_way.settle(session)
+            session = in_transaction(values)
+        if needs_no_server(function, session):
             return function(*args, **kwargs)
         if self._closed:
             raise PoolUnavailable("the MongoDB client is closed")
         with self._driver_timeout():  # begins here, not in the thread
             started = self._loop.time()
-            claim = motor_claim_of(function, values)
+            claim = motor_claim_of(function, session)
             try:
                 await self._gate.enter(claim)
             except QueueTimeout as error:
@@ -263,7 +271,8 @@ class _Motor:
         except BaseException:
             self._gate.leave()
             raise
-        job.add_done_callback(self._leave)
+        over = self._under_way.add(session) if session is not None else None
+        job.add_done_callback(partial(self._leave, over))
         return await asyncio.wrap_future(job)
 
     def _driver_timeout(self) -> AbstractContextManager[Any]:
@@ -271,10 +280,12 @@ class _Motor:
         setting = self._client.options.timeout
         return nullcontext() if setting is None or _csot.get_timeout() is not None else pymongo.timeout(setting)
 
-    def _leave(self, job: Future[R]) -> None:
+    def _leave(self, over: Callable[[], None] | None, job: Future[R]) -> None:
         """Called in the thread when the operation is really over, whoever still waits for it."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._gate.leave)
+            if over is not None:
+                self._loop.call_soon_threadsafe(over)
 
     def _make_pool(
         self, address: Address, options: PoolOptions, is_sdam: bool = False, client_id: ObjectId | None = None

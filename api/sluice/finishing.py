@@ -7,7 +7,7 @@ loses patience.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -35,7 +35,7 @@ MOTOR_ENDINGS = frozenset(
     }
 )
 MOMENT = 0.25
-"""Seconds for the answer to what has got its connection after its caller was cancelled."""
+"""Seconds for what has got its connection to be sent and answered after its caller was cancelled."""
 
 _under_way: ContextVar[asyncio.Future[None] | None] = ContextVar("sluice_finishing", default=None)
 
@@ -85,20 +85,49 @@ def claim_of(session: AsyncClientSession | None) -> Claim:
     return Claim.BEGUN if session is not None and session.in_transaction else Claim.ORDINARY
 
 
-def motor_claim_of(function: object, values: Iterable[object]) -> Claim:
-    """The same for a function of the synchronous driver's that Motor runs with these values."""
+def motor_claim_of(function: object, session: ClientSession | None) -> Claim:
+    """The same for a function that Motor runs, of the synchronous driver, in the transaction of this session if any."""
     if function in MOTOR_ENDINGS:
         return Claim.FINISHING
-    return Claim.BEGUN if any(map(_in_transaction, values)) else Claim.ORDINARY
+    return Claim.BEGUN if session is not None else Claim.ORDINARY
 
 
-def needs_no_server(function: object, values: Sequence[object]) -> bool:
+def needs_no_server(function: object, session: ClientSession | None) -> bool:
     """Whether such a function only keeps the driver's books, so that nothing need wait for a thread."""
-    if function is ClientSession.end_session:
-        return not any(map(_in_transaction, values))
-    return function is MongoClient.start_session
+    return function is MongoClient.start_session or (function is ClientSession.end_session and session is None)
 
 
-def _in_transaction(value: object) -> bool:
-    session = value.session if isinstance(value, Cursor | CommandCursor) else value
-    return isinstance(session, ClientSession) and session.in_transaction
+def in_transaction(values: Iterable[object]) -> ClientSession | None:
+    """The session of what such a function gets, if a transaction is open on it."""
+    for value in values:
+        session = value.session if isinstance(value, Cursor | CommandCursor) else value
+        if isinstance(session, ClientSession) and session.in_transaction:
+            return session
+    return None
+
+
+class UnderWay:
+    """Motor's operations in transactions. Whoever is cancelled leaves his in its thread: sent after the abort, it would
+    begin the transaction on the server that nobody ends."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[ClientSession, set[asyncio.Future[None]]] = {}
+
+    def add(self, session: ClientSession) -> Callable[[], None]:
+        """One begins; call what this returns when it is over."""
+        job: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        jobs = self._jobs.setdefault(session, set())
+        jobs.add(job)
+
+        def over() -> None:
+            job.set_result(None)
+            jobs.discard(job)
+            if not jobs:
+                self._jobs.pop(session, None)
+
+        return over
+
+    async def settle(self, session: ClientSession) -> None:
+        """Wait for the session's, but no longer than until they were surely sent."""
+        if jobs := self._jobs.get(session):
+            await asyncio.wait(list(jobs), timeout=MOMENT)

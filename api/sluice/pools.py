@@ -22,7 +22,7 @@ from pymongo.pool_shared import PoolState, _AgnosticBasePool
 from pymongo.synchronous import pool as synchronous
 
 from sluice import deadline, finishing, timings
-from sluice.errors import NOTHING_WRITTEN, is_refusal
+from sluice.errors import NOTHING_WRITTEN, PoolClosed, is_refusal
 from sluice.snapshot import Counters, Gauges
 from sluice.turnstile import Turnstile
 
@@ -142,7 +142,7 @@ def _filled_in_vain(address: Address) -> None:
 
 def _only_waited(error: BaseException) -> None:
     """Label the driver's own refusal as Sluice's are: a write that it repeats then fails with its first error."""
-    if isinstance(error, WaitQueueTimeoutError):
+    if isinstance(error, WaitQueueTimeoutError | PoolClosed):
         error._add_error_label(NOTHING_WRITTEN)
 
 
@@ -241,7 +241,11 @@ class AsyncPool(asynchronous.Pool):
     ) -> asynchronous.AsyncConnection:
         started = time.monotonic()
         if self.state != PoolState.READY:  # raises what the driver has for that
-            return await super()._get_conn(checkout_started_time, handler)
+            try:
+                return await super()._get_conn(checkout_started_time, handler)
+            except PoolClosed as error:
+                _only_waited(error)
+                raise
         if not self.turnstile.enter_at_once():
             await self._wait_for_turn(checkout_started_time, handler)
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
-from app.mongodb_url import masked, options_of
+from app.mongodb_url import database_of, masked, options_of
 from app.setting_errors import SettingsError
 from app.settings import ENV_FILES, Settings, from_files
 
@@ -38,7 +38,7 @@ class _Environment(BaseSettings):
 
     mongodb_url: SecretStr | None = None
     mongodb_url_file: Path | None = None
-    database_name: str = Settings.model_fields["database_name"].default
+    database_name: str | None = None
 
 
 def find(url: str | None = None) -> Target:
@@ -54,7 +54,8 @@ def find(url: str | None = None) -> Target:
         options_of(url)
     except ValueError as error:
         raise TargetError(str(error)) from None
-    return Target(url, environment.database_name)
+    default = Settings.model_fields["database_name"].default
+    return Target(url, environment.database_name or database_of(url) or default)
 
 
 def _from_stack() -> str | None:

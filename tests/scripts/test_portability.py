@@ -14,7 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(ROOT.glob("scripts/*.sh"))
 NOT_ON_MACOS = ("timeout", "flock", "sha256sum", "ip", "setsid", "realpath", "tac", "nproc", "getent")
-NOT_OF_BSD = re.compile(r"sed (-u|--|-i )|grep (--\\w|-P)|readlink -f|date (-d|--)|mktemp --|\\bxargs -r|stat (-c|--)")
+NOT_OF_BSD = re.compile(
+    r"sed (-u|--|-i )|sed .*[a-z]\}'|grep (--\w|-P)|readlink -f|date (-d|--)|mktemp --|\bxargs -r|stat (-c|--)"
+)
 Path_ = Callable[..., str]
 
 

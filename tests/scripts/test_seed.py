@@ -86,6 +86,15 @@ def test_a_fresh_database_is_prepared_and_filled(seed: Seed, users: Collection[D
     assert users.index_information()["email"]["unique"]
 
 
+def test_the_connection_string_names_the_database_as_it_does_for_the_service(
+    seed: Seed, server: ReplicaSet, users: Collection[Document]
+) -> None:
+    url = server.url.replace("/?", f"/{users.database.name}?")
+    assert users.database.name in url
+    assert seed("--users", 10, url=url, DATABASE_NAME="").returncode == 0
+    assert len(everybody(users)) == 10
+
+
 def test_the_same_again_changes_nothing_and_says_so(seed: Seed, users: Collection[Document]) -> None:
     seed("--users", 120)
     before = everybody(users)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app import log_limit, logs
 from app.access_log import AccessLog
-from app.log_limit import MOST
+from app.log_limit import MOST, LogLimit
 from app.settings import Settings
 from sluice.operations import Operations
 from tests.conftest import until
@@ -43,6 +47,37 @@ def test_a_storm_of_one_kind_is_logged_in_part_and_counted(lines: Callable[[], l
     assert lines()[-1] == f"{1_000 - MOST} more of these lines in 10 s were left out: GET (none) answered 503"
     finish()
     assert len(lines()) == MOST + 3
+
+
+def record(message: str, *arguments: object, exc_info: Any = None) -> logging.LogRecord:
+    return logging.LogRecord("x", logging.ERROR, "x.py", 1, message, arguments, exc_info)
+
+
+def test_nothing_that_a_traceback_saw_is_held_until_the_next_problem() -> None:
+    class Body: ...
+
+    limit = LogLimit(lambda _: None)
+
+    def fail() -> weakref.ref[Body]:
+        body = Body()
+        try:
+            raise RuntimeError("one of a kind")
+        except RuntimeError as error:
+            limit.filter(record("failed: %s", error, exc_info=sys.exc_info()))
+        return weakref.ref(body)
+
+    held = fail()
+    gc.collect()
+    assert held() is None
+
+
+def test_a_line_whose_arguments_do_not_fit_is_limited_too() -> None:
+    told: list[logging.LogRecord] = []
+    limit = LogLimit(told.append)
+    for _ in range(MOST + 1):
+        limit.filter(record("%d of", "three", "four"))
+    limit.flush()
+    assert told[0].getMessage() == "1 more of these lines in 10 s were left out: %d of"
 
 
 def test_slow_operations_are_limited_by_operation(lines: Callable[[], list[str]]) -> None:

@@ -80,6 +80,11 @@ def test_a_database_s_name_in_the_connection_string_is_checked(monkeypatch: pyte
     assert "a.b" in refused(MONGODB_URL="mongodb://h/a.b")
 
 
+@pytest.mark.parametrize("url", ["mongodb://u:ge/he.im", "mongodb://u:ge/he.im?x@h/db", "mongodb://u:1/he.im?x@h/db"])
+def test_the_end_of_a_password_is_no_database_s_name(url: str) -> None:
+    assert "he.im" not in refused(MONGODB_URL=url)
+
+
 def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_KEY", "")
     monkeypatch.setenv("MAX_POOL_SIZE", "")

@@ -98,6 +98,29 @@ async def test_the_database_is_prepared_once_and_again_until_it_works(options: O
     await sluice.close()
 
 
+async def test_nothing_is_written_once_the_database_is_found_to_be_prepared_no_more(
+    options: Options, tmp_path: Any
+) -> None:
+    outcomes: list[Exception | str | None] = ["no schema", NotPrepared("no index"), None]
+
+    async def prepare(database: Any) -> str | None:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    sluice = Sluice(options, Slot.claim(tmp_path), prepare=prepare)
+    await sluice.open()
+    await until(lambda: sluice.reason == "no schema" and sluice.ready)
+    await until(lambda: sluice.reason == "no index" and not sluice.ready)
+    with pytest.raises(NotPrepared, match="no index"):
+        sluice.operation("x", "insert_one")
+    await until(lambda: sluice.ready)
+    with sluice.operation("x", "insert_one"):
+        pass
+    await sluice.close()
+
+
 async def test_nothing_is_written_before_the_database_is_prepared(
     options: Options, tmp_path: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 import warnings
 from collections import Counter
@@ -17,6 +18,7 @@ from pymongo.errors import ConnectionFailure, WaitQueueTimeoutError
 from pymongo.read_preferences import Nearest, SecondaryPreferred
 
 from sluice import PoolUnavailable, QueueFull, QueueTimeout, Sluice, deadline
+from sluice.errors import PoolClosed
 from tests.conftest import OpenSluice, until
 from tests.replica_set import ReplicaSet
 from tests.sluice.support import held, quick, settle, slow, total, with_one_document
@@ -212,3 +214,17 @@ async def test_read_preferences_are_compared_without_a_warning(open_sluice: Open
         warnings.simplefilter("error")
         for preference in [*preferences, *preferences, SecondaryPreferred()]:
             await collection.with_options(read_preference=preference).find_one({})
+
+
+async def test_a_closed_pool_says_that_nothing_was_written(open_sluice: OpenSluice) -> None:
+    """So that a write that the driver repeats while its worker closes fails with what its first attempt met."""
+    sluice = await open_sluice()
+    connected = sluice._connected
+    assert connected is not None
+    for pool in connected.pools.values():
+        closing: Any = pool.close()
+        if inspect.isawaitable(closing):
+            await closing
+    with pytest.raises(PoolClosed) as refused:
+        await sluice.collection("slow").insert_one({})
+    assert refused.value.has_error_label("NoWritesPerformed")

@@ -6,11 +6,14 @@ import asyncio
 import contextvars
 import gc
 import inspect
+import threading
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from sluice import DeadlineExceeded, QueueFull, QueueTimeout, Sluice, deadline
 from tests.conftest import OpenSluice, until
@@ -83,6 +86,48 @@ async def test_a_transaction_of_the_applications_own_ends_though_the_queue_is_fu
     assert open_transactions(replica_set) == 0
     assert await stored(sluice) == value
     assert total(sluice).pool.refused_queue_full == 1
+
+
+class Dawdler(CommandListener):
+    """Holds an update up just before it is sent."""
+
+    def __init__(self) -> None:
+        self.has_begun = threading.Event()
+
+    def started(self, event: CommandStartedEvent) -> None:
+        if event.command_name == "update":
+            self.has_begun.set()
+            time.sleep(0.1)
+
+    def succeeded(self, event: CommandSucceededEvent) -> None: ...
+
+    def failed(self, event: CommandFailedEvent) -> None: ...
+
+
+@pytest.mark.parametrize("times", [1, 5])
+async def test_a_transaction_whose_first_operation_is_cancelled_is_not_begun_behind_its_abort(
+    open_sluice: OpenSluice, replica_set: ReplicaSet, times: int
+) -> None:
+    dawdler = Dawdler()
+    sluice = await open_sluice(client={"event_listeners": [dawdler]})
+    if sluice.options.driver == "pymongo":
+        pytest.skip("an operation that is cancelled doesn't go on by itself there")
+    await with_one_document(sluice)
+
+    async def work() -> None:
+        async with sluice.transaction() as session:
+            await sluice.collection("slow").update_one({"_id": 1}, {"$set": {"n": 1}}, session=session)
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await until(dawdler.has_begun.is_set)
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0)
+    await settle([task])
+    await until(lambda: queue(sluice).held == 0)
+    await until(lambda: open_transactions(replica_set) == 0, 2)
+    assert await stored(sluice) is None
 
 
 async def test_a_whole_transaction_is_let_in_past_a_full_queue(
