@@ -44,7 +44,7 @@ class PoolState(BaseModel):
 class Health(BaseModel):
     """`ok`: this worker can serve and every member is there; `degraded`: something is wanting; else `unavailable`.
 
-    `reason` says why this worker can't serve, or what is wanting of the database; null when it's a member, or nothing.
+    `reason` says why this worker can't serve, or what is wanting; null when nothing is.
     `statistics` are `incomplete` while some worker can't publish its own, which costs no request.
     """
 
@@ -94,10 +94,11 @@ async def _health(app: FastAPI) -> Health:
         Member(address=address, role=role, lag_seconds=lags.get(address))
         for address, role in sorted(sluice.roles().items())
     ]
-    lost = not members or any(member.role == "Unknown" for member in members)
+    lost = [member.address for member in members if member.role == "Unknown"]
+    reason = sluice.reason or (f"not reached: {', '.join(lost)}" if lost else None)
     return Health(
-        status="unavailable" if not sluice.ready else "degraded" if lost or sluice.reason else "ok",
-        reason=sluice.reason,
+        status="unavailable" if not sluice.ready else "degraded" if reason else "ok",
+        reason=reason,
         version=app.version,
         driver=sluice.options.driver,
         worker=sluice.slot.number,

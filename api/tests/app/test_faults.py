@@ -270,3 +270,12 @@ async def test_whoever_kills_operations_makes_nobody_believe_what_is_not_so(
             assert in_doubt(answer), answer.text
         elif answer.status_code == 201 and "email" in answer.json():
             assert answer.json()["email"] == email
+
+
+async def test_a_member_that_is_away_is_named(http: httpx.AsyncClient, replica_set: ReplicaSet) -> None:
+    lost = next(address for address in replica_set.addresses if address != replica_set.primary())
+    replica_set.kill(lost)
+    async with asyncio.timeout(20):
+        while (health := (await http.get("/health")).json())["status"] == "ok":
+            await asyncio.sleep(0.05)
+    assert (health["status"], health["reason"]) == ("degraded", f"not reached: {lost}")
