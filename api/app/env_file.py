@@ -24,6 +24,8 @@ ALLOWED = "allowed is NAME=value, the value in quotation marks that are closed o
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _BEGINNING = re.compile(r"\s*(?:export\s+)?'?([A-Za-z_][A-Za-z0-9_]*)'?\s*")
 _LITERAL = re.compile(r"[^=]*=\s*'")
+_QUOTED = re.compile(r"[^=]*=\s*['\"]")
+_ANOTHER = re.compile(r"(?<=\s)([A-Z][A-Z0-9_]*)=")
 _COMMENT_FOR_VALUE = re.compile(r"[^=]*=[ \t]+#")
 _DOLLAR = re.compile(r"\$(?!\{[A-Za-z_][A-Za-z0-9_]*(?::-[^}$]*)?\})")
 
@@ -130,6 +132,10 @@ def _read_otherwise(binding: Binding, name: str, known: Collection[str]) -> str 
     ]
     if swallowed:
         return f"the quotation marks that begin here also take in {swallowed[0]}: {ALLOWED}"
+    if not _QUOTED.match(original):
+        for found in _ANOTHER.finditer(value):
+            if found[1] in known:
+                return f"{found[1]} is in the same line: allowed is one setting per line"
     if name not in known:
         return None
     if "\n" in value:

@@ -35,6 +35,8 @@ from sluice.errors import (
     QueueTimeout,
 )
 
+MOST_FIELDS = 100
+"""Fields that an answer says are wrong: a body may have a hundred thousand of them."""
 DUPLICATE_KEY = 11000
 DOCUMENT_VALIDATION = 121
 REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -435,7 +437,7 @@ def _fields(error: RequestValidationError) -> list[dict[str, str]]:
     """What is wrong where; without the values, which may be large or secret."""
     return [
         {"field": ".".join(map(str, details["loc"])), "message": details["msg"], "type": details["type"]}
-        for details in error.errors()
+        for details in error.errors()[:MOST_FIELDS]
     ]
 
 

@@ -42,7 +42,8 @@ _TOKEN = re.compile(r"\bAWS_SESSION_TOKEN:([^,]*)", re.IGNORECASE)
 """The only one of these properties that is secret; others are `true`, or the name of a service."""
 _SECRET = ("password", "properties")
 """Words in the names of options that hold secrets."""
-
+_SHOWN = URI_OPTIONS_VALIDATOR_MAP.keys() | VARIABLES.keys()
+"""Options whose values are shown, unless they hold secrets: `pwd` or `token`, which the driver doesn't know, may."""
 
 _REFUSALS = (ConfigurationError, ValueError, TypeError, LookupError, OSError, Warning)
 _READ_CONCERNS = ("local", "available", "majority", "snapshot")
@@ -64,7 +65,7 @@ def masked(url: str) -> str:
 
 def _without_secret(pair: str) -> str:
     name, equals, _ = pair.partition("=")
-    return f"{name}=***" if equals and _is_secret(name) else pair
+    return f"{name}=***" if equals and (_is_secret(name) or name.lower() not in _SHOWN) else pair
 
 
 def _is_secret(option: str) -> bool:

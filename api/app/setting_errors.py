@@ -11,6 +11,8 @@ from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
+from app.mongodb_url import masked
+
 
 class SettingsError(ValueError):
     """Some settings are wrong; the text is one line, free of secrets, and `mistakes` has a line for each."""
@@ -30,8 +32,13 @@ def _describe(details: Any, model: type[BaseSettings]) -> str:
         return str(details["msg"]).removeprefix("Value error, ")
     name = str(details["loc"][0])
     field = model.model_fields.get(name)
-    value = "'***'" if field is None or _holds_secret(field) else repr(details["input"])
+    value = "'***'" if field is None or _holds_secret(field) else repr(shown(details["input"]))
     return f"{name.upper()}={value}: allowed is {allowed(field) if field else 'another value'}"
+
+
+def shown(value: object) -> object:
+    """A value as it may be shown: a connection string in the wrong place still holds a password."""
+    return masked(value) if isinstance(value, str) and value.lstrip("\"'").startswith("mongodb") else value
 
 
 def allowed(field: FieldInfo) -> str:

@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app import env_file
 from app.mongodb_url import database_of, masked, options_of, secrets_of
-from app.setting_errors import SettingsError, describe
+from app.setting_errors import SettingsError, describe, shown
 from app.setting_lists import Networks, Origins
 from app.stack_settings import StackSettings
 from sluice.budget import Demand, largest_pool
@@ -150,7 +150,7 @@ class Settings(BaseSettings):
             if given.get(name) and given.get(file):
                 given.pop(_weaker(name, file))
             if given.get(file):
-                given[name] = _read_secret(name, Path(given[file]))
+                given[name] = _read_secret(name, str(given[file]))
         if (named := database_of(given.get("mongodb_url"))) is not None:
             given.setdefault("database_name", named)
         pool = POOL_PROFILES.get(given.get("pool_profile", "default"), {})
@@ -275,15 +275,16 @@ def _in_environment() -> set[str]:
     return {name.lower() for name, value in os.environ.items() if value}
 
 
-def _read_secret(name: str, path: Path) -> str:
+def _read_secret(name: str, path: str) -> str:
     try:
-        text = path.read_text().strip()
+        text = Path(path).read_text().strip()
         if not text:  # an empty key would let everybody in
             raise OSError(0, "it is empty")
         return text
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not text"
-        raise ValueError(f"{name.upper()}_FILE={str(path)!r}: allowed is a readable file ({reason})") from None
+        where = shown(path) if "/" in path else "***"  # which is the secret itself, rather
+        raise ValueError(f"{name.upper()}_FILE={where!r}: allowed is a readable file ({reason})") from None
 
 
 NAMES = frozenset(name.upper() for model in (Settings, StackSettings) for name in model.model_fields)

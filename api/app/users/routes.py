@@ -34,6 +34,8 @@ def _users(request: Request) -> Users:
     return _users_of(request.app.state.sluice)
 
 
+MOST_WRONG = 10
+"""Fields of one user of a bulk that its answer says are wrong."""
 ID_PATTERN = "^[0-9a-fA-F]{24}$"
 _is_id = re.compile(ID_PATTERN).fullmatch
 ID_EXAMPLES = ["66f1a2b3c4d5e6f7a8b9c0d1"]
@@ -185,4 +187,5 @@ def _outcome(index: int, result: ObjectId | WriteError) -> BulkItem:
 
 
 def _what_is_wrong(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, details['loc'])) or 'user'}: {details['msg']}" for details in error.errors())
+    found = error.errors(include_url=False, include_context=False, include_input=False)[:MOST_WRONG]
+    return "; ".join(f"{'.'.join(map(str, details['loc'])) or 'user'}: {details['msg']}" for details in found)

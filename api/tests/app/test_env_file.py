@@ -47,7 +47,12 @@ def test_a_value_in_single_quotes_is_what_it_is_as_docker_compose_has_it(tmp_pat
 
 
 def test_a_folder_of_this_name_or_none_sets_nothing(tmp_path: Path) -> None:
-    assert read(tmp_path, NAMES) == read(tmp_path / ".env", NAMES) == {}
+    assert read(tmp_path, NAMES) == read(tmp_path / ".env", NAMES) == read(of(tmp_path, "") / ".env", NAMES) == {}
+
+
+@pytest.mark.parametrize("text", ['OPTIONS="A=1 WORKERS=2"', "OPTIONS='x TIMEOUT=3'", "JAVA_OPTS=-DTIMEOUT=3 -DX"])
+def test_other_peoples_values_may_name_settings(tmp_path: Path, text: str) -> None:
+    assert read(of(tmp_path, text), NAMES)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +95,8 @@ def test_what_should_be_a_file_and_is_none_is_refused(tmp_path: Path, make: Call
         ("API_KEY=ge$heim\n", 1, "API_KEY: Docker Compose takes a $ for"),
         ('API_KEY="ge$$heim"\n', 1, "API_KEY: Docker Compose takes a $ for"),
         ("API_KEY=geheim${NOWHERE_SET}\n", 1, "API_KEY: ${NOWHERE_SET} isn't set"),
+        ("A=1 API_KEY=geheim\n", 1, "A: API_KEY is in the same line"),
+        ("WORKERS=2\texport API_KEY=geheim\n", 1, "WORKERS: API_KEY is in the same line"),
         ("API_KEY=geheim\nA=1\nAPI_KEY=geheimer\n", 3, "API_KEY is set in line 1 already, otherwise"),
     ],
 )

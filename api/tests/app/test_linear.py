@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import pkgutil
@@ -9,13 +10,16 @@ import re
 import time
 from collections.abc import Callable
 from importlib import import_module
+from typing import NoReturn
 
 import pytest
 from fastapi import Request
 from pydantic import ValidationError
+from starlette.types import Receive, Scope, Send
 
 import app
 from app import context, etags, http_protocol, logs, media_type, middleware, mongodb_url
+from app.access_log import AccessLog
 from app.masks import Masks
 from app.problems import Problem
 from app.users import routes
@@ -44,6 +48,18 @@ def email(text: str) -> None:
             NewUser.model_validate({"email": text, "name": "Ada"})
 
 
+def cookie(text: str) -> None:
+    async def read(scope: Scope, receive: Receive, send: Send) -> None:
+        assert Request(scope).cookies["b"] == "c"
+
+    async def never(*_: object) -> NoReturn:
+        raise AssertionError
+
+    headers = [(b"cookie", f'a="{text}"'.encode()), (b"cookie", b"b=c")]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
+    asyncio.run(middleware.Context(read, AccessLog("off"))(scope, never, never))
+
+
 MASKS = Masks({"o", "a-key-12", "a-long-key-of-somebody"})
 READERS: dict[str, Callable[[str], object]] = {
     "app.context._SANE_ID": lambda text: context.sane_id(text.encode()),
@@ -60,6 +76,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "a cursor": lambda text: Listing(cursor=text).query(),
     "a user's name": lambda text: NewUser(email="ada@example.org", name=text),
     "e-mails": email,
+    "a cookie": cookie,
 }
 
 STARTS = (
@@ -76,6 +93,8 @@ STARTS = (
     '"a" <',
 )
 REPEATED = (
+    "\\",
+    "\\1",
     " ",
     '"',
     ",",

@@ -156,6 +156,22 @@ def test_a_key_that_no_header_carries_unchanged_is_refused(tmp_path: Path, key: 
 
 
 @pytest.mark.parametrize(
+    ("variable", "value", "shown"),
+    [
+        ("MONGODB_URL_FILE", "mongodb://u:geheim@h/db", "mongodb://***@h/db"),
+        ("MONITORING_URL_FILE", "mongodb+srv://u:geheim@h/db", "mongodb+srv://***@h/db"),
+        ("DATABASE_NAME", "mongodb://u:geheim@h/db", "mongodb://***@h/db"),
+        ("BIND", "mongodb://u:geheim@h/db", "mongodb://***@h/db"),
+        ("API_KEY_FILE", "geheim", "***"),
+    ],
+)
+def test_a_secret_in_another_setting_is_not_shown_either(variable: str, value: str, shown: str) -> None:
+    message = refused(**{variable: value})
+    assert message.startswith(f"{variable}={shown!r}: allowed is ")
+    assert "geheim" not in message
+
+
+@pytest.mark.parametrize(
     ("url", "complaint"),
     [
         ("localhost:27017", "allowed is mongodb://"),
@@ -171,6 +187,10 @@ def test_a_key_that_no_header_carries_unchanged_is_refused(tmp_path: Path, key: 
         ("mongodb://u:geheim@h/?w=1&w=2", "option w is given twice"),
         ("mongodb://h/?tlsCAFile=/nope&tlsCertificateKeyFilePassword=geheim", "option tlsCAFile has a value"),
         *((f"mongodb://u:ge{mark}geheim@h/db", "allowed is mongodb://") for mark in "?/@:% \t\n"),
+        ("mongodb://u:x/ge.geheim?x@h/db", "allowed is mongodb://"),
+        ("mongodb://h/?pwd=geheim", "option pwd is unknown"),
+        ("mongodb://h/?user=u&token=geheim", "option user is unknown"),
+        ('"mongodb://u:geheim@h/db"', "allowed is mongodb://"),
         ("mongodb://u:x?geheim", "allowed is mongodb://"),
         ("mongodb://u:x?w=1&geheim@h/?w=1", "allowed is mongodb://"),
         ("mongodb://u:geheim@h/?appName=a@b&bogus=1", "allowed is mongodb://"),
