@@ -35,6 +35,8 @@ def records(source: BinaryIO) -> Iterator[RawBSONDocument]:
             if head is None or head.get("sluice_backup") != FORMAT:
                 raise BackupError("this is no backup that backup.sh made; nothing was changed")
             for record in found:
+                if not isinstance(record.get("document", record), RawBSONDocument):
+                    raise bson.errors.InvalidBSON("a document that is none")
                 count += "document" in record
                 end = record.get("end", end)
                 yield record

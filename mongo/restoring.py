@@ -88,6 +88,8 @@ def _fill(database: Database[Document], lock: RestoreLock, source: BinaryIO, dra
         if "collection" in record:
             name = f"{OURS}{lock.run}.{len(drafts)}"
             draft = _Draft(database, name, plain(record), there.get(str(record["collection"])))
+            if draft.target in {other.target for other in drafts}:
+                raise BackupError(f"the backup is damaged (it has {draft.target} twice); nothing was changed")
             drafts.append(draft)
             draft.create()
 
@@ -126,6 +128,8 @@ class _Draft:
             self._backed_up = [dict(index) for index in described["indexes"]]
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise BackupError(f"the backup is damaged ({error!r}); nothing was changed") from error
+        if "viewOn" in self._options or "timeseries" in self._options or not _is_name(described["collection"]):
+            raise BackupError(f"the backup is damaged ({self.target!r} is no collection of one); nothing was changed")
         self._database = database
         self._name = name
         self._uuid: Any = None
@@ -279,6 +283,11 @@ class _Draft:
 def _validation(options: Document) -> Document:
     """The collection's own check of documents, in full; empty if it has none."""
     return {key: options.get(key, default) for key, default in VALIDATION.items()} if options.get("validator") else {}
+
+
+def _is_name(name: Any) -> bool:
+    """Whether a backup may have a collection of this name."""
+    return isinstance(name, str) and bool(name) and not (name.startswith(("system.", OURS)) or set(name) & {"$", "\0"})
 
 
 def _complaints(details: Any, path: str = "") -> list[str]:

@@ -81,7 +81,9 @@ class Options:
                 raise ValueError(f"option {name} in client: set {ours} instead")
             if key in in_url:
                 raise ValueError(f"option {name} is given in the URL and in client: allowed is one of them")
-        if any(re.fullmatch(r"[+-]?0+|", str(options["w"][1])) for options in (in_url, given) if "w" in options):
+        concerns = [unquote_plus(in_url["w"][1])] if "w" in in_url else []
+        concerns += [str(given["w"][1])] if "w" in given else []
+        if any(re.fullmatch(r"\s*[+-]?0+\s*|", concern) for concern in concerns):
             raise ValueError("option w=0: allowed is 1 or more, a tag or majority; nobody would hear of failed writes")
         if not self.app_name:
             object.__setattr__(self, "app_name", unquote_plus(in_url.get("appname", ("", "sluice"))[1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import runpy
 import signal
@@ -15,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import bson
 import pytest
 from bson import ObjectId
 from pymongo import MongoClient
@@ -143,6 +145,35 @@ def test_a_damaged_file_changes_nothing_and_leaves_nothing(
         assert (refused.returncode, refused.stderr.count(b"\n")) == (1, 1), refused.stderr
         assert refused.stderr.startswith(b"restore: ")
         assert contents(database) == before
+
+
+def packed(*records: dict[str, Any]) -> bytes:
+    count = sum("document" in record for record in records)
+    return gzip.compress(b"".join(map(bson.encode, ({"sluice_backup": 1}, *records, {"end": count}))))
+
+
+PEOPLE: dict[str, Any] = {"collection": "people", "options": {}, "indexes": []}
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        (PEOPLE, {"document": {"n": 1}}, PEOPLE, {"document": {"n": 2}}),
+        *(({**PEOPLE, "collection": name}, {"document": {}}) for name in (LOCK, "system.users", "", "a$b", "a\0b", 5)),
+        ({**PEOPLE, "options": {"viewOn": "empty", "pipeline": []}},),
+        ({**PEOPLE, "options": {"timeseries": {"timeField": "t"}}},),
+        (PEOPLE, {"document": 5}),
+    ],
+)
+def test_a_backup_that_was_tampered_with_changes_nothing(
+    database: Database[dict[str, Any]], url: str, tmp_path: Path, records: tuple[dict[str, Any], ...]
+) -> None:
+    before = contents(database)
+    refused = run("restore", url, tmp_path, packed(*records))
+    assert (refused.returncode, refused.stderr.count(b"\n")) == (1, 1), refused.stderr
+    assert refused.stderr.startswith(b"restore: the backup is damaged (")
+    assert refused.stderr.endswith(b"; nothing was changed\n")
+    assert contents(database) == before
 
 
 def test_of_two_restores_at_once_the_second_is_refused(
