@@ -25,7 +25,7 @@ from pymongo.topology_description import TopologyDescription
 
 from sluice import deadline
 from sluice.errors import PoolError
-from sluice.finishing import ENDINGS, finishing, see_through
+from sluice.finishing import ENDINGS, finishing, see_through, take_outcome
 
 Result = TypeVar("Result")
 Document = dict[str, Any]
@@ -96,7 +96,7 @@ class AsyncClient(AsyncMongoClient[Document]):
                 return await selecting
             # It will wait, in a task of its own, which nobody cancels and which ends by its timeout.
             task = asyncio.ensure_future(selecting)
-            task.add_done_callback(_take_outcome)
+            task.add_done_callback(take_outcome)
             return await asyncio.shield(task)
 
     @_csot.apply
@@ -137,12 +137,6 @@ class AsyncClient(AsyncMongoClient[Document]):
     async def _end_sessions(self, *arguments: Any, **options: Any) -> None:
         with finishing():
             await super()._end_sessions(*arguments, **options)
-
-
-def _take_outcome(task: asyncio.Task[AsyncServer]) -> None:
-    """So that asyncio doesn't complain of a failure that nobody waited for."""
-    if not task.cancelled():
-        task.exception()
 
 
 class SyncClient(MongoClient[Document]):

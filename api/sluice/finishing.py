@@ -66,6 +66,7 @@ async def see_through(ending: Coroutine[Any, Any, Result]) -> Result:
     """
     with finishing() as sent:
         task = asyncio.create_task(ending)
+        task.add_done_callback(take_outcome)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -76,6 +77,12 @@ async def see_through(ending: Coroutine[Any, Any, Result]) -> Result:
                 task.cancel()
             await asyncio.wait({task})
             raise
+
+
+def take_outcome(task: asyncio.Task[Any]) -> None:
+    """So that asyncio doesn't complain of a failure that nobody waited for."""
+    if not task.cancelled():
+        task.exception()
 
 
 def claim_of(session: AsyncClientSession | None) -> Claim:

@@ -16,6 +16,7 @@ import pytest
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from sluice import DeadlineExceeded, QueueFull, QueueTimeout, Sluice, deadline
+from sluice.finishing import see_through
 from tests.conftest import OpenSluice, until
 from tests.replica_set import ReplicaSet
 from tests.sluice.support import queue, quick, settle, slow, total, with_one_document
@@ -203,6 +204,28 @@ async def test_a_commit_that_gets_no_answer_does_not_hold_its_cancelled_caller(
         _, pending = await asyncio.wait({commit}, timeout=2)
         assert not pending
         assert commit.cancelled()
+
+
+async def test_an_ending_that_fails_after_its_caller_has_gone_is_nobodys_error() -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, complaint: complaints.append(complaint))
+
+    async def failing() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise RuntimeError("the connection is gone")
+
+    for times in (1, 2):
+        caller = asyncio.create_task(see_through(failing()))
+        for _ in range(times):
+            await asyncio.sleep(0.01)
+            caller.cancel()
+        await asyncio.wait({caller})
+        assert caller.cancelled()
+    await asyncio.sleep(0.01)
+    gc.collect()
+    assert complaints == []
 
 
 async def test_closed_cursors_are_closed_on_the_server_though_the_queue_is_full(
