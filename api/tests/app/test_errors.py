@@ -9,8 +9,11 @@ from typing import Any
 import bson.errors
 import pymongo.errors as driver
 import pytest
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from pymongo.helpers_shared import _check_command_response, _check_write_command_response
 
+from app import errors
 from app.errors import (
     NAMES,
     OURS,
@@ -25,6 +28,8 @@ from app.errors import (
     row_of,
     summary,
 )
+from app.users.model import NewUser
+from app.users.routes import _what_is_wrong
 from sluice.errors import (
     NOTHING_WRITTEN,
     REFUSAL_CODES,
@@ -315,3 +320,12 @@ def test_an_unexpected_error_tells_nothing_of_itself() -> None:
 def test_a_duplicate_names_the_field() -> None:
     error = driver.DuplicateKeyError("taken", 11000, {"keyPattern": {"email": 1}})
     assert problem_of(error).detail == "this email is taken"
+
+
+def test_an_answer_names_some_of_many_wrong_fields() -> None:
+    """A body of a megabyte would get one of eight."""
+    with pytest.raises(ValidationError) as found:
+        NewUser.model_validate({f"field{number}": 1 for number in range(10_000)})
+    assert len(_what_is_wrong(found.value)) < 1_000
+    problem = errors.problem_of(RequestValidationError(found.value.errors()))
+    assert len(problem.extra["errors"]) == errors.MOST_FIELDS
