@@ -16,7 +16,7 @@ import pytest
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from sluice import DeadlineExceeded, QueueFull, QueueTimeout, Sluice, deadline
-from sluice.finishing import see_through
+from sluice.finishing import has_connection, see_through
 from tests.conftest import OpenSluice, until
 from tests.replica_set import ReplicaSet
 from tests.sluice.support import queue, quick, settle, slow, total, with_one_document
@@ -211,6 +211,7 @@ async def test_an_ending_that_fails_after_its_caller_has_gone_is_nobodys_error()
     asyncio.get_running_loop().set_exception_handler(lambda _, complaint: complaints.append(complaint))
 
     async def failing() -> None:
+        has_connection()  # so that one cancellation ends it soon
         try:
             await asyncio.sleep(60)
         finally:
