@@ -11,7 +11,15 @@ CLOSE = 0.85
 """`MY_API_KEY`, which is other people's, is less like `API_KEY` than that."""
 SHORT, CLOSE_AND_SHORT = 9, 0.9
 """For names below that length: `APP_KEY` and `APP_NAME` are other people's, too."""
-_ALIASES = {"MONGO_URI": "MONGODB_URL", "MONGODB_URI": "MONGODB_URL"}
+_ALIASES = {
+    "API_KEY_PATH": "API_KEY_FILE",
+    "API_TOKEN": "API_KEY",
+    "MAX_POOL": "MAX_POOL_SIZE",
+    "MIN_POOL": "MIN_POOL_SIZE",
+    "MONGODB_URI": "MONGODB_URL",
+    "MONGO_URI": "MONGODB_URL",
+    "POOL_SIZE": "MAX_POOL_SIZE",
+}
 
 
 def meant(name: str, known: Iterable[str]) -> str | None:

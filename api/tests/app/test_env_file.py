@@ -120,6 +120,7 @@ def test_what_is_not_understood_is_refused_with_its_line(
         *(("APIKEY", "API_KEY"), ("API_KYE", "API_KEY"), ("API_KEYFILE", "API_KEY_FILE"), ("WORKRES", "WORKERS")),
         *(("LOGLEVEL", "LOG_LEVEL"), ("REQUEST_TIMEOUT", "REQUEST_TIMEOUT_MS"), ("KEEPALIVE", "KEEP_ALIVE")),
         *(("SLUICE_PROT", "SLUICE_PORT"), ("PROMETHEUS_RETENTON", "PROMETHEUS_RETENTION"), ("API_CPU", "API_CPUS")),
+        *(("MAX_POOL", "MAX_POOL_SIZE"), ("POOL_SIZE", "MAX_POOL_SIZE"), ("API_TOKEN", "API_KEY")),
         *(("TLS_DIR", None), ("SLUICE_NOTHING_LIKE_IT", ".env.example")),
     ],
 )
