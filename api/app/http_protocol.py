@@ -73,6 +73,8 @@ class HttpProtocol(OneWriteProtocol):
                 if self._head > MOST_HEAD:
                     detail = f"allowed are headers of at most {MOST_HEAD} bytes together"
                     self._refuse(problems.HEADERS_TOO_LARGE, detail, data)
+            elif self.scope:
+                self.headers.clear()  # of those behind a chunked body there may be any number
 
     # Parser callbacks
 

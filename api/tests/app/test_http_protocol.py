@@ -229,3 +229,21 @@ def test_what_the_protocol_builds_on_is_as_it_was_read() -> None:
         assert name in read
     for name in ("disconnected", "keep_alive", "more_body", "response_started", "response_complete", "message_event"):
         assert f"self.{name} = " in inspect.getsource(RequestResponseCycle.__init__)
+
+
+async def test_fields_behind_a_body_are_not_kept() -> None:
+    most = 0
+
+    class Watched(HttpProtocol):
+        def data_received(self, data: bytes) -> None:
+            nonlocal most
+            super().data_received(data)
+            most = max(most, len(self.headers))
+
+    seen = Seen()
+    async with served(seen, Watched) as client:
+        head = b"POST /users HTTP/1.1\r\nHost: here\r\n" + CHUNKED + b"\r\n2\r\nhi\r\n0\r\n"
+        await say(client, head, *[b"a: b\r\n" * 100] * 20, b"\r\n" + LAST)
+        await receive_all(client)
+    assert seen.requests == [("POST", "/users", b"hi"), ("GET", "/last", b"")]
+    assert most == 0
