@@ -3,10 +3,10 @@
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
-from app import logs
-from app.gunicorn_logger import InterceptedLogger
-from app.startup import check, refresh, warn
-from app.worker import SluiceWorker, die_with_master
+from app.observe import logs
+from app.serving.gunicorn_logger import InterceptedLogger
+from app.serving.worker import SluiceWorker, die_with_master
+from app.settings.startup import check, refresh, warn
 
 settings = refresh()  # ends the master in one line if they are wrong; at a reload the old ones stay
 logs.set_up(settings)

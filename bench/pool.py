@@ -19,7 +19,7 @@ from bench.plan import Plan
 from bench.results import Workload
 from sluice.client import Sluice
 from sluice.options import Driver, Options
-from sluice.slots import Slot
+from sluice.statistics.slots import Slot
 
 DATABASE = "bench"
 INSERTS = "inserts"

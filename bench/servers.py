@@ -17,7 +17,7 @@ from configure import configure
 from install import find
 from layout import ROOT, Layout, Port
 
-from app.settings import Settings, load
+from app.settings.model import Settings, load
 from bench.sides import KEY, App
 from tests.replica_set import free_ports
 

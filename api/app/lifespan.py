@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
-from app import worker_slot
-from app.settings import Settings
+from app.serving import worker_slot
+from app.settings.model import Settings
 from sluice.client import Prepare, Sluice
 from sluice.errors import NotPrepared
 

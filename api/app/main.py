@@ -7,13 +7,14 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app import cors, errors, health, logs, methods, metrics, redirects, stats
-from app.access_log import AccessLog
+from app.http import cors, errors, methods, redirects
+from app.http.middleware import BodyLimit, Context, Deadline, Problems
+from app.http.problems import ProblemDetails
 from app.lifespan import lifespan
-from app.middleware import BodyLimit, Context, Deadline, Problems
-from app.problems import ProblemDetails
-from app.settings import Settings
-from app.startup import check, current, warn
+from app.observe import health, logs, metrics, stats
+from app.observe.access_log import AccessLog
+from app.settings.model import Settings
+from app.settings.startup import check, current, warn
 
 RESOURCES = ("app.users",)
 """Each a folder with a `router`, and `prepare`, which makes its collection ready."""

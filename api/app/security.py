@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Response
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from app import problems
-from app.problems import Problem
-from app.routing import DirectRoute
+from app.http import problems
+from app.http.problems import Problem
+from app.http.routing import DirectRoute
 
 _header = APIKeyHeader(name="X-API-Key", auto_error=False)
 _bearer = HTTPBearer(auto_error=False)

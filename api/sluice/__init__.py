@@ -3,7 +3,7 @@
 from sluice.client import Sluice
 from sluice.errors import DeadlineExceeded, NotPrepared, PoolError, PoolUnavailable, QueueFull, QueueTimeout
 from sluice.options import Options
-from sluice.slots import Slot
+from sluice.statistics.slots import Slot
 
 __all__ = [
     "DeadlineExceeded",

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from pymongo.errors import PyMongoError
 
-from sluice.coalescing import Limits
-from sluice.drivers import Connected, Document, connect
+from sluice.coalescing.coalescer import Limits
+from sluice.coalescing.reader import Reader
+from sluice.coalescing.writer import Writer
+from sluice.drivers.connecting import Connected, Document, connect
+from sluice.drivers.pools import name_of
 from sluice.errors import NotPrepared, PoolUnavailable, brief, is_refusal
-from sluice.observer import MembersView
-from sluice.operations import READS, Operations
 from sluice.options import Options
-from sluice.pools import name_of
-from sluice.reader import Reader
-from sluice.slots import Slot
-from sluice.snapshot import (
+from sluice.statistics.members import MembersView
+from sluice.statistics.operations import READS, Operations
+from sluice.statistics.slots import Slot
+from sluice.statistics.snapshot import (
     ANY_MEMBER,
     CoalescerStats,
     Counters,
@@ -32,7 +33,6 @@ from sluice.snapshot import (
     PoolSnapshot,
     WorkerSnapshot,
 )
-from sluice.writer import Writer
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.client_session import AsyncClientSession
@@ -179,7 +179,7 @@ class Sluice:
         return writer
 
     def operation(self, collection: str, name: str) -> AbstractContextManager[None]:
-        """Time the block as one operation, named as the driver's method; see `sluice.operations`.
+        """Time the block as one operation, named as the driver's method; see `sluice.statistics.operations`.
 
         Raises `NotPrepared` for whatever may write (all but `READS`) while the database isn't prepared.
         """

@@ -17,11 +17,11 @@ import pytest
 from annotated_types import Ge, Le
 from pydantic import SecretStr
 
-from app.problems import Kind, of_status
-from app.settings import Settings
-from app.stack_settings import StackSettings
-from sluice import metrics, summary
-from sluice.budget import Demand
+from app.http.problems import Kind, of_status
+from app.settings.model import Settings
+from app.settings.stack import StackSettings
+from sluice.pool.budget import Demand
+from sluice.statistics import metrics, summary
 
 ROOT = Path(__file__).parents[2]
 SCHEMA: dict[str, dict[str, Any]] = Settings.model_json_schema()["properties"]
@@ -116,7 +116,7 @@ def test_metrics_are_documented_as_they_are_exported(tmp_path: Path) -> None:
 
 
 def kinds_of_problem() -> list[Kind]:
-    modules = [import_module(f"app.{name}") for name in ("problems", "errors", "health")]
+    modules = [import_module(f"app.{name}") for name in ("http.problems", "http.errors", "observe.health")]
     return [value for module in modules for value in vars(module).values() if isinstance(value, Kind)]
 
 
@@ -162,7 +162,7 @@ def test_links_lead_somewhere(page: str) -> None:
             assert anchor[1:] in {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings}, anchor
 
 
-@pytest.mark.parametrize("module", sorted((ROOT / "api/sluice").glob("*.py")), ids=lambda path: str(path.stem))
+@pytest.mark.parametrize("module", sorted((ROOT / "api/sluice").rglob("*.py")), ids=lambda path: str(path.stem))
 def test_the_pool_core_knows_no_web_framework_and_no_application(module: Path) -> None:
     imported = set()
     for node in ast.walk(ast.parse(module.read_text())):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.middleware import Context
+from app.http.middleware import Context
 from bench.peers.unmeasured import app, leave_out
 
 __all__ = ["app"]

@@ -55,7 +55,7 @@ def kind_of(record: Record) -> tuple[str, int] | None:
     """The kind of error that a record tells of, and how many of it; None if it tells of none."""
     left_out = LEFT_OUT.fullmatch(record.message)
     message, count = (left_out[2], int(left_out[1])) if left_out else (record.message, 1)
-    if record.module == "app.access_log":  # first: its lines quote whatever path a caller asked for
+    if record.module == "app.observe.access_log":  # first: its lines quote whatever path a caller asked for
         refused = _refused(message)
         return (refused, count) if refused else None
     problem = _PROBLEM.search(message)

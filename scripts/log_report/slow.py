@@ -17,7 +17,7 @@ NOTHING = "No slow operations."
 _WHAT = r"(?P<operation>\S+)(?: for (?P<route>.+))?"
 _LINE = re.compile(rf"Execution time of {_WHAT} \(seconds\): (?P<seconds>\d+(?:\.\d+)?)")
 _KIND = re.compile(_WHAT)
-_LOGGER = "sluice.operations"
+_LOGGER = "sluice.statistics.operations"
 
 
 def report(records: Iterable[Record], over: float | None = None) -> list[Row]:

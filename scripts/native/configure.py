@@ -13,7 +13,7 @@ from install import SYSTEM_PATH
 from layout import ROOT, Layout, StackError
 from programs import FILES, supervisord
 
-from app.settings import Settings
+from app.settings.model import Settings
 
 
 def configure(layout: Layout, settings: Settings) -> None:

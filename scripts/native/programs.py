@@ -17,8 +17,8 @@ from home import STACK
 from install import find
 from layout import ENV_FILES, REPLICA_SET, ROOT, Layout, StackError
 
-from app.check_settings import DEFAULTS
-from app.settings import Settings
+from app.settings.check import DEFAULTS
+from app.settings.model import Settings
 
 FILES = min(16_384, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 """Open files per process: the wished-for number where the system allows it."""

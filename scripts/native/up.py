@@ -31,9 +31,9 @@ from pymongo.errors import PyMongoError
 from stop import end_leftovers, end_orphans, stop
 from supervise import Supervisor, wait_until
 
-from app.check_settings import check
-from app.setting_errors import SettingsError
-from app.settings import Settings
+from app.settings.check import check
+from app.settings.errors import SettingsError
+from app.settings.model import Settings
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _interrupted = threading.Event()

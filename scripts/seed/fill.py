@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pymongo import AsyncMongoClient
 from pymongo.errors import BulkWriteError
 
-from app.errors import DUPLICATE_KEY
+from app.http.errors import DUPLICATE_KEY
 from app.users.repository import COLLECTION, prepare
 from scripts.seed.people import Document, People
 from scripts.seed.target import Target

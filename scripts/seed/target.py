@@ -9,9 +9,9 @@ from pathlib import Path
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
-from app.mongodb_url import database_of, masked, options_of
-from app.setting_errors import SettingsError
-from app.settings import ENV_FILES, Settings, from_files
+from app.settings.errors import SettingsError
+from app.settings.model import ENV_FILES, Settings, from_files
+from app.settings.mongodb_url import database_of, masked, options_of
 
 ROOT = Path(__file__).resolve().parents[2]
 

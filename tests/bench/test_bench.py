@@ -104,7 +104,10 @@ def test_what_was_stored_is_what_is_loaded(tmp_path: Path) -> None:
 
 def test_a_sample_belongs_to_the_innermost_frames_package() -> None:
     outer = "<module> (/venv/bin/gunicorn:8);run (/usr/lib/python3.11/asyncio/runners.py:118)"
-    assert attribute(f"{outer};get (/srv/api/sluice/reader.py:70)") == ("sluice: coalescing", "get (sluice/reader.py)")
+    assert attribute(f"{outer};get (/srv/api/sluice/coalescing/reader.py:70)") == (
+        "sluice: coalescing",
+        "get (coalescing/reader.py)",
+    )
     assert attribute(f"{outer};write (/venv/site-packages/uvicorn/protocols/http/x.py:1)")[0] == "uvicorn"
     assert attribute(outer)[0] == REST
 

@@ -26,7 +26,7 @@ from install import SYSTEM_PATH, find
 from layout import Layout, Port, StackError
 from stack import ROOT, free_ports_in_a_row, until
 
-from app.settings import load
+from app.settings.model import load
 
 APP = "https://app.example.org"
 LONG = f"https://{'a' * 60}.{'b' * 60}.{'c' * 60}.example.org:8443"

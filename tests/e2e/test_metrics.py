@@ -13,7 +13,7 @@ from traffic import traffic
 
 from grafana.checks.live import unanswered
 from grafana.checks.sources import Expression, live_expressions
-from sluice import metrics
+from sluice.statistics import metrics
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import httpx
 from stack import Stack, until
 
-from app.settings import Settings
+from app.settings.model import Settings
 
 PER_WORKER = Settings.model_fields["max_requests_in_progress"].default
 UNFINISHED = b"POST /users HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.settings import Settings, load
+from app.settings.model import Settings, load
 
 Json = dict[str, Any]
 

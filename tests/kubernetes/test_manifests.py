@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.main import create_app
-from app.settings import SECRETS, Settings
-from sluice.budget import Demand
+from app.settings.model import SECRETS, Settings
+from sluice.pool.budget import Demand
 
 if TYPE_CHECKING:
     from tests.kubernetes.conftest import Manifests

@@ -22,7 +22,7 @@ from grafana.checks.sources import (
 )
 from grafana.generate import FOLDER, dashboards
 from grafana.limits import threshold
-from sluice.metrics import names
+from sluice.statistics.metrics import names
 
 OTHERS = {
     "http_requests_total", "http_request_duration_seconds", "up", "ALERTS",

@@ -25,11 +25,12 @@ WRITER = """
 import logging, sys, time
 from pathlib import Path
 from types import SimpleNamespace
-from app import context, logs
-from app.access_log import AccessLog
-from app.settings import load
+from app.http import context
+from app.observe import logs
+from app.observe.access_log import AccessLog
+from app.settings.model import load
 from sluice import timings
-from sluice.operations import Operations
+from sluice.statistics.operations import Operations
 
 logs.set_up(load(_env_file=None, log_file=Path(sys.argv[1]), log_format=sys.argv[2], stats_dir=Path(sys.argv[3])))
 context.request_id.set("r-1")
@@ -47,14 +48,14 @@ with timings.collect(lambda: "GET /users/{id}"), operations.measure("users", "fi
 with operations.measure("users", "create_indexes"):
     pass
 for number in range(1, 101):
-    logging.getLogger("sluice.operations").warning(
+    logging.getLogger("sluice.statistics.operations").warning(
         "Execution time of %s (seconds): %.3f", "users.find for GET /users", number / 10, extra={"unlimited": True}
     )
 for number in range(25):
     with timings.collect(lambda: "GET /users/{id}"), operations.measure("users", "find_one"):
         pass
 
-app = logging.getLogger("app.middleware")
+app = logging.getLogger("app.http.middleware")
 for number in range(3):
     try:
         try:
@@ -285,7 +286,7 @@ def test_tables_keep_numbers_to_the_right_and_fit_the_terminal() -> None:
 
 
 def test_a_problem_type_is_a_kind() -> None:
-    record = records.Record("", "WARNING", "0", "r", "app.errors", "answered /problems/queue-full to 10.0.0.1")
+    record = records.Record("", "WARNING", "0", "r", "app.http.errors", "answered /problems/queue-full to 10.0.0.1")
     assert kind_of(record) == ("/problems/queue-full", 1)
 
 

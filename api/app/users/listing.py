@@ -11,8 +11,8 @@ from bson import ObjectId
 from bson.errors import InvalidId
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from app import problems
-from app.problems import Problem
+from app.http import problems
+from app.http.problems import Problem
 from app.users.model import Email
 
 Sort = Literal["created_at", "-created_at", "name", "-name", "age", "-age"]

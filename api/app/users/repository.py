@@ -11,14 +11,14 @@ from bson import ObjectId
 from pymongo import ASCENDING, IndexModel, ReturnDocument
 from pymongo.errors import BulkWriteError, WriteError
 
-from app import unreadable
-from app.collections import ensure
-from app.unreadable import UNREADABLE
+from app.data import unreadable
+from app.data.collections import ensure
+from app.data.unreadable import UNREADABLE
 from app.users.listing import Listing
 from app.users.model import READABLE, SCHEMA, NewUser, Page, User, UserChange
 from sluice.client import Sluice
-from sluice.reader import Reader
-from sluice.writer import Writer, write_error
+from sluice.coalescing.reader import Reader
+from sluice.coalescing.writer import Writer, write_error
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.collection import AsyncCollection
@@ -39,7 +39,7 @@ INDEXES = [
 
 
 async def prepare(database: AsyncDatabase[Document]) -> str | None:
-    """Make the collection, its schema and its indexes what they should be; see `app.collections.ensure`."""
+    """Make the collection, its schema and its indexes what they should be; see `app.data.collections.ensure`."""
     return await ensure(database, COLLECTION, schema=SCHEMA, indexes=INDEXES)
 
 

@@ -13,9 +13,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from pymongo.errors import WriteError
 
-from app import errors, problems
-from app.etags import unchanged, versions
-from app.problems import Problem, documented
+from app.http import errors, problems
+from app.http.etags import unchanged, versions
+from app.http.problems import Problem, documented
 from app.security import PROTECTED, GuardedRoute
 from app.users.listing import Listing
 from app.users.model import BULK_LIMIT, BulkItem, BulkOutcome, NewUser, Page, User, UserChange

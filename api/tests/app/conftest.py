@@ -12,8 +12,8 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
-from app import worker_slot
-from app.settings import Settings, load
+from app.serving import worker_slot
+from app.settings.model import Settings, load
 
 Client = Callable[[ASGIApp], AbstractAsyncContextManager[httpx.AsyncClient]]
 

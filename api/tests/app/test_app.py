@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.types import Message
 
 from app.main import create_app
-from app.settings import Settings
+from app.settings.model import Settings
 from tests.app.conftest import Client
 
 pytestmark = pytest.mark.asyncio

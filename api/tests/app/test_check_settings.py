@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.check_settings import main
-from app.settings import NAMES
+from app.settings.check import main
+from app.settings.model import NAMES
 
 API = Path(__file__).parents[2]
 
@@ -145,7 +145,7 @@ def test_what_is_odd_but_harmless_is_said(check: Check, tmp_path: Path) -> None:
 
 
 def test_it_runs_as_a_program() -> None:
-    command = [sys.executable, "-m", "app.check_settings", "--containers"]
+    command = [sys.executable, "-m", "app.settings.check", "--containers"]
     environment = {"PATH": os.environ["PATH"], "DATABASE_NAME": "a.b"}
     ran = subprocess.run(command, cwd=API, env=environment, capture_output=True, text=True, timeout=30)
     assert (ran.returncode, len(ran.stderr.splitlines())) == (1, 1)

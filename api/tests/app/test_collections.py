@@ -21,7 +21,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from app.main import create_app
-from app.settings import Settings
+from app.settings.model import Settings
 from app.users.model import SCHEMA
 from app.users.repository import INDEXES
 from tests.app.conftest import Client

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from app import settings
-from app.env_file import read
-from app.setting_errors import SettingsError
-from app.settings import NAMES
+from app.settings import model as settings
+from app.settings.env_file import read
+from app.settings.errors import SettingsError
+from app.settings.model import NAMES
 
 API = Path(__file__).parents[2]
 

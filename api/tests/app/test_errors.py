@@ -13,8 +13,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from pymongo.helpers_shared import _check_command_response, _check_write_command_response
 
-from app import errors
-from app.errors import (
+from app.http import errors
+from app.http.errors import (
     NAMES,
     OURS,
     REFUSED,
@@ -30,6 +30,7 @@ from app.errors import (
 )
 from app.users.model import NewUser
 from app.users.routes import _what_is_wrong
+from sluice.coalescing.writer import _write_concern_error, write_error
 from sluice.errors import (
     NOTHING_WRITTEN,
     REFUSAL_CODES,
@@ -40,7 +41,6 @@ from sluice.errors import (
     QueueFull,
     QueueTimeout,
 )
-from sluice.writer import _write_concern_error, write_error
 
 DOUBT = "; a write may have happened"
 WRITES = ("POST", "PATCH", "DELETE")

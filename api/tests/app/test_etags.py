@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.etags import unchanged, versions
-from app.problems import Problem
+from app.http.etags import unchanged, versions
+from app.http.problems import Problem
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ import pytest_asyncio
 from fastapi import FastAPI
 from pymongo.errors import PyMongoError
 
-from app import errors
+from app.http import errors
 from app.main import create_app
-from app.settings import Settings
+from app.settings.model import Settings
 from tests.app.conftest import Client
 from tests.replica_set import ReplicaSet
 from tests.sluice.support import fail

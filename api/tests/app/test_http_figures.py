@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import mmap_dict, values
 from prometheus_client.mmap_dict import MmapedDict
 
-from app.http_figures import ProvidedDict
+from app.observe.http_figures import ProvidedDict
 
 
 def test_the_library_makes_its_files_as_expected(tmp_path: Path) -> None:

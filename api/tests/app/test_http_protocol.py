@@ -13,9 +13,9 @@ import httptools
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.access_log import AccessLog
-from app.http_protocol import MOST_HEAD, HttpProtocol
-from app.middleware import Context
+from app.http.middleware import Context
+from app.observe.access_log import AccessLog
+from app.serving.http_protocol import MOST_HEAD, HttpProtocol
 from tests.app.connection import receive_all, say, served
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ async def test_a_request_beyond_the_limit_of_a_worker_is_a_problem() -> None:
 
 
 def test_what_the_protocol_builds_on_is_as_it_was_read() -> None:
-    """When one of these fails after an upgrade, read `app.http_protocol` against the new version."""
+    """When one of these fails after an upgrade, read `app.serving.http_protocol` against the new version."""
     assert (version("uvicorn"), version("httptools")) == ("0.54.0", "0.9.0")
     assert not issubclass(httptools.HttpParserUpgrade, httptools.HttpParserError)
     assert list(inspect.signature(HttpToolsProtocol._start_asgi_task).parameters) == ["self", "cycle", "app"]

@@ -18,15 +18,24 @@ from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
 import app
-from app import context, etags, http_protocol, logs, media_type, middleware, mongodb_url
-from app.access_log import AccessLog
-from app.masks import Masks
-from app.problems import Problem
+from app.http import context, etags, media_type, middleware
+from app.http.problems import Problem
+from app.observe import logs
+from app.observe.access_log import AccessLog
+from app.observe.masks import Masks
+from app.serving import http_protocol
+from app.settings import mongodb_url
 from app.users import routes
 from app.users.listing import Listing
 from app.users.model import NewUser
 
-OPERATORS = {"app.collections", "app.env_file", "app.setting_lists", "app.settings", "app.stack_settings"}
+OPERATORS = {
+    "app.data.collections",
+    "app.settings.env_file",
+    "app.settings.lists",
+    "app.settings.model",
+    "app.settings.stack",
+}
 """Where expressions only see settings, and what operators made."""
 
 SIZE = 4_000
@@ -62,15 +71,15 @@ def cookie(text: str) -> None:
 
 MASKS = Masks({"o", "a-key-12", "a-long-key-of-somebody"})
 READERS: dict[str, Callable[[str], object]] = {
-    "app.context._SANE_ID": lambda text: context.sane_id(text.encode()),
-    "app.middleware._TRACEPARENT": lambda text: middleware.follow(text.encode()),
-    "app.etags._TAG": etags.versions,
-    "app.etags._TAG of If-None-Match": lambda text: etags.unchanged(text, '"3"'),
-    "app.http_protocol._REQUEST_ID": lambda text: http_protocol._REQUEST_ID.search(text.encode()),
-    "app.media_type._JSON": typed,
-    "app.logs._CONTROL": lambda text: logs._CONTROL.sub("?", text),
-    "app.masks": MASKS,  # of whatever is logged, a caller's path say
-    "app.mongodb_url": mongodb_url.masked,  # by way of app.masks
+    "app.http.context._SANE_ID": lambda text: context.sane_id(text.encode()),
+    "app.http.middleware._TRACEPARENT": lambda text: middleware.follow(text.encode()),
+    "app.http.etags._TAG": etags.versions,
+    "app.http.etags._TAG of If-None-Match": lambda text: etags.unchanged(text, '"3"'),
+    "app.serving.http_protocol._REQUEST_ID": lambda text: http_protocol._REQUEST_ID.search(text.encode()),
+    "app.http.media_type._JSON": typed,
+    "app.observe.logs._CONTROL": lambda text: logs._CONTROL.sub("?", text),
+    "app.observe.masks": MASKS,  # of whatever is logged, a caller's path say
+    "app.settings.mongodb_url": mongodb_url.masked,  # by way of app.observe.masks
     "a user's id": routes._is_id,
     "a filter's e-mail": lambda text: Listing(email=text),
     "a cursor": lambda text: Listing(cursor=text).query(),

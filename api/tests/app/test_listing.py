@@ -15,7 +15,7 @@ from bson import ObjectId
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.problems import Problem
+from app.http.problems import Problem
 from app.users.listing import Listing
 
 ID = ObjectId("66f1a2b3c4d5e6f7a8b9c0d1")

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from app import log_limit, logs
-from app.access_log import AccessLog
-from app.log_limit import MOST, LogLimit
-from app.settings import Settings
-from sluice.operations import Operations
+from app.observe import log_limit, logs
+from app.observe.access_log import AccessLog
+from app.observe.log_limit import MOST, LogLimit
+from app.settings.model import Settings
+from sluice.statistics.operations import Operations
 from tests.conftest import until
 
 Make = Callable[..., Settings]

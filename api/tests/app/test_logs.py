@@ -14,9 +14,10 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from app import context, logs
-from app.log_sink import FileSink, StreamSink
-from app.settings import Settings
+from app.http import context
+from app.observe import logs
+from app.observe.log_sink import FileSink, StreamSink
+from app.settings.model import Settings
 
 API = Path(__file__).parents[2]
 Make = Callable[..., Settings]
@@ -24,8 +25,8 @@ Make = Callable[..., Settings]
 WRITER = """
 import logging, sys
 from pathlib import Path
-from app import logs
-from app.settings import load
+from app.observe import logs
+from app.settings.model import load
 file = Path(sys.argv[1]) if sys.argv[1] != "-" else None
 logs.set_up(load(_env_file=None, log_file=file, stats_dir=Path(sys.argv[2])))
 for number in range(60):
@@ -73,7 +74,7 @@ def log_file(tmp_path: Path, settings: Make) -> Callable[..., Path]:
 def test_the_three_greps_work_as_typed(log_file: Callable[..., Path], password: str) -> None:
     log = log_file(mongodb_url=f"mongodb://app:{password}@h/", api_key=password)
     logging.getLogger("sluice.client").info("connection pool ready")
-    slow = logging.getLogger("sluice.operations")
+    slow = logging.getLogger("sluice.statistics.operations")
     slow.warning("Execution time of %s for %s (seconds): %.3f", "users.find_one", "GET /users/{id}", 1.234)
     slow.warning("Execution time of %s for %s (seconds): %.3f", "users.find", "GET /users", 0.5)
     logging.getLogger("app").error("lost")

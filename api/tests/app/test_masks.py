@@ -9,8 +9,8 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from app.masks import Masks
-from app.mongodb_url import masked
+from app.observe.masks import Masks
+from app.settings.mongodb_url import masked
 
 LINES = """connection pool ready: pymongo driver, 127.0.0.1:27017
 Execution time of users.find_one for GET /users/{id} (seconds): 1.234

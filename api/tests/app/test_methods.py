@@ -13,9 +13,9 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Message, Scope
 
+from app.http.methods import METHODS
 from app.main import create_app
-from app.methods import METHODS
-from app.settings import Settings
+from app.settings.model import Settings
 from tests.app.conftest import Client
 
 pytestmark = pytest.mark.asyncio

@@ -11,9 +11,9 @@ import pytest
 from fastapi import Body, FastAPI
 from pymongo.errors import ServerSelectionTimeoutError
 
-from app import errors, middleware
-from app.access_log import AccessLog
-from app.middleware import BodyLimit, Context, Deadline, Problems
+from app.http import errors, middleware
+from app.http.middleware import BodyLimit, Context, Deadline, Problems
+from app.observe.access_log import AccessLog
 from sluice import deadline
 from tests.app.conftest import Client
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.one_write import OneWriteProtocol
+from app.serving.one_write import OneWriteProtocol
 from tests.app.connection import ask, receive, receive_all, served
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.main import create_app
-from app.settings import Settings
+from app.settings.model import Settings
 from tests.app.conftest import Client
 from tests.replica_set import ReplicaSet
 
@@ -113,7 +113,7 @@ async def some_of_everything(http: httpx.AsyncClient, rounds: int = 1) -> Counte
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     """The lines about requests that failed; none of any may have a traceback."""
     assert not [record for record in caplog.records if record.exc_info]
-    return [record.getMessage() for record in caplog.records if record.name == "app.middleware"]
+    return [record.getMessage() for record in caplog.records if record.name == "app.http.middleware"]
 
 
 async def test_a_wrong_password_is_always_the_services_fault(

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from pymongo.common import URI_OPTIONS_VALIDATOR_MAP
 
-from app import startup
-from app.mongodb_url import VARIABLES, masked, options_of, secrets_of
-from app.setting_errors import SettingsError
-from app.settings import Settings, load
+from app.settings import startup
+from app.settings.errors import SettingsError
+from app.settings.model import Settings, load
+from app.settings.mongodb_url import VARIABLES, masked, options_of, secrets_of
 from sluice.options import GOVERNED
 
 API = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from app.single_flight import SingleFlight
+from app.observe.single_flight import SingleFlight
 
 pytestmark = pytest.mark.asyncio
 

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from pymongo.errors import WriteError
 
 from app.main import create_app
-from app.settings import Settings
+from app.settings.model import Settings
 from app.users.listing import Listing
 from app.users.repository import prepare
 from tests.app.conftest import Client

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import uvloop
 
-from app.worker import LISTENERS, repeated
+from app.serving.worker import LISTENERS, repeated
 
 CONNECTIONS = 20 * LISTENERS
 

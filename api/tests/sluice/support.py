@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 from sluice import Sluice
-from sluice.snapshot import Gauges
-from sluice.summary import ContainerSummary, summarize
+from sluice.statistics.snapshot import Gauges
+from sluice.statistics.summary import ContainerSummary, summarize
 from tests.replica_set import ReplicaSet
 
 

@@ -18,9 +18,9 @@ from bson.int64 import Int64
 from pymongo.errors import DocumentTooLarge, DuplicateKeyError, WriteError
 
 from sluice import DeadlineExceeded, PoolUnavailable, QueueFull, Sluice, deadline
-from sluice.coalescing import Limits
-from sluice.reader import key_of
-from sluice.summary import CoalescingSummary
+from sluice.coalescing.coalescer import Limits
+from sluice.coalescing.reader import key_of
+from sluice.statistics.summary import CoalescingSummary
 from tests.conftest import OpenSluice, until
 from tests.replica_set import ReplicaSet
 from tests.sluice.support import fail, settle, total, with_one_document

@@ -29,8 +29,8 @@ from pymongo import MongoClient
 from pymongo.errors import DuplicateKeyError, ExecutionTimeout, PyMongoError
 
 from sluice import DeadlineExceeded, Options, PoolError, Slot, Sluice, deadline
-from sluice.coalescing import Coalescer, Entry, Limits
-from sluice.snapshot import CoalescerStats
+from sluice.coalescing.coalescer import Coalescer, Entry, Limits
+from sluice.statistics.snapshot import CoalescerStats
 from tests.conftest import until
 from tests.replica_set import ReplicaSet
 from tests.sluice.support import held

@@ -11,8 +11,8 @@ from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
-from sluice.coalescing import Limits
-from sluice.pools import AsyncPool
+from sluice.coalescing.coalescer import Limits
+from sluice.drivers.pools import AsyncPool
 from tests.conftest import OpenSluice, until
 from tests.replica_set import ReplicaSet
 from tests.sluice.support import fail, held, settle

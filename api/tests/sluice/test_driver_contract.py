@@ -28,8 +28,8 @@ from pymongo.synchronous import mongo_client as synchronous_client
 from pymongo.synchronous import pool as synchronous
 from pymongo.synchronous import topology as synchronous_topology
 
-from sluice.driver_clients import AsyncClient
-from sluice.finishing import ENDINGS, MOTOR_ENDINGS
+from sluice.drivers.clients import AsyncClient
+from sluice.drivers.finishing import ENDINGS, MOTOR_ENDINGS
 
 
 def test_the_versions_are_the_ones_that_were_read() -> None:

@@ -8,7 +8,7 @@ import time
 from pymongo.read_preferences import Secondary
 
 from sluice import Sluice
-from sluice.snapshot import ANY_MEMBER
+from sluice.statistics.snapshot import ANY_MEMBER
 from tests.conftest import OpenSluice, until
 from tests.replica_set import ReplicaSet
 from tests.sluice.support import settle, slow, total, with_one_document

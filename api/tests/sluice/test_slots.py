@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from sluice.histogram import Histogram
-from sluice.slots import Slot, read_all
-from sluice.snapshot import Counters, Gauges, PoolConfig, PoolSnapshot, WorkerSnapshot
-from sluice.summary import summarize
+from sluice.statistics.histogram import Histogram
+from sluice.statistics.slots import Slot, read_all
+from sluice.statistics.snapshot import Counters, Gauges, PoolConfig, PoolSnapshot, WorkerSnapshot
+from sluice.statistics.summary import summarize
 
 API = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys
 from pathlib import Path
-from sluice.slots import Slot
+from sluice.statistics.slots import Slot
 print(Slot.claim(Path(sys.argv[1])).number, flush=True)
 sys.stdin.read()
 """

@@ -8,12 +8,12 @@ from datetime import datetime
 
 import pytest
 
-from sluice.budget import MONITORS
-from sluice.metrics import SluiceCollector, names
-from sluice.observer import Answer, lags
-from sluice.pools import name_of
-from sluice.slots import Slot, read_all
-from sluice.summary import summarize
+from sluice.drivers.pools import name_of
+from sluice.pool.budget import MONITORS
+from sluice.statistics.members import Answer, lags
+from sluice.statistics.metrics import SluiceCollector, names
+from sluice.statistics.slots import Slot, read_all
+from sluice.statistics.summary import summarize
 from tests.conftest import OpenSluice, until
 from tests.replica_set import ReplicaSet
 from tests.sluice.support import connections_of, held, quick, settle, slow, total, with_one_document

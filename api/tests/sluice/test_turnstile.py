@@ -8,7 +8,7 @@ import pymongo
 import pytest
 
 from sluice import QueueFull, QueueTimeout, deadline
-from sluice.turnstile import Claim, Turnstile
+from sluice.pool.turnstile import Claim, Turnstile
 from tests.conftest import until
 
 

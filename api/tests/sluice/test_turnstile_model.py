@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sluice import QueueFull, QueueTimeout
-from sluice.turnstile import Turnstile
+from sluice.pool.turnstile import Turnstile
 
 TIMEOUT = 10
 

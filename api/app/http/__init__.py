@@ -1,0 +1,1 @@
+"""From a request to its route, and from an exception to its answer."""

@@ -1,0 +1,449 @@
+"""Which exception means what to a caller: one table, first match wins.
+
+What a server answers is told by its code or the driver's class; the codes and their names are those of the server's
+`error_codes.yml`. In doubt, a write may have happened: not even "not primary" says that it hasn't, since the driver
+may have sent it before and raises what its second attempt met. Only the label `NoWritesPerformed` excludes it, which
+6.0.5 doesn't give; whatever Sluice raises itself before it sends anything has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+import bson.errors
+import pymongo.errors as driver
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.http import problems
+from app.http.methods import allowed
+from app.http.problems import Kind, Problem
+from sluice.errors import (
+    NOTHING_WRITTEN,
+    REFUSAL_CODES,
+    DeadlineExceeded,
+    NotPrepared,
+    PoolClosed,
+    PoolError,
+    PoolUnavailable,
+    QueueFull,
+    QueueTimeout,
+)
+
+MOST_FIELDS = 100
+"""Fields that an answer says are wrong: a body may have a hundred thousand of them."""
+DUPLICATE_KEY = 11000
+DOCUMENT_VALIDATION = 121
+REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+QUEUE_FULL = Kind("/problems/queue-full", 503, "Too many requests wait for a connection", 1)
+QUEUE_TIMEOUT = Kind("/problems/queue-timeout", 503, "No connection came free in time", 1)
+POOL_UNAVAILABLE = Kind("/problems/pool-unavailable", 503, "There is no connection to the database", 5)
+NOT_PREPARED = Kind("/problems/not-prepared", 503, "The database isn't ready to be written to", 5)
+CLOSED = Kind("/problems/pool-closed", 503, "This worker is closing", 1)
+NO_SERVER = Kind("/problems/no-server", 503, "The database can't be reached", 5)
+NOT_PRIMARY = Kind("/problems/not-primary", 503, "The database is electing a new primary", 2)
+CONNECTION_LOST = Kind("/problems/connection-lost", 503, "The connection was lost", 1)
+INTERRUPTED = Kind("/problems/interrupted", 503, "The database gave the operation up", 1)
+TROUBLE = Kind("/problems/database-trouble", 503, "The database can't do this now", 5)
+OVERLOADED = Kind("/problems/overloaded", 503, "The database is overloaded", 1)
+TRANSIENT = Kind("/problems/transaction-aborted", 503, "The transaction was aborted", 1)
+NETWORK_TIMEOUT = Kind("/problems/network-timeout", 504, "The database didn't answer in time")
+DEADLINE = Kind("/problems/deadline-exceeded", 504, "The request's time is used up")
+WRITE_TIMEOUT = Kind("/problems/write-concern-timeout", 504, "The write was not confirmed in time")
+COMMIT_UNKNOWN = Kind("/problems/commit-unknown", 504, "The transaction's commit was not confirmed")
+DUPLICATE = Kind("/problems/duplicate", 409, "Something with this unique value exists already")
+UNREADABLE_DOCUMENT = Kind("/problems/document-unreadable", 409, "What is stored is nothing that this service knows")
+DOCUMENT_TOO_LARGE = Kind("/problems/document-too-large", 413, "The document is too large")
+REFUSED_DOCUMENT = Kind("/problems/document-refused", 422, "The document doesn't fit the collection's schema")
+UNSTORABLE = Kind("/problems/value-refused", 422, "A value can't be stored in the database")
+
+
+class Meaning(Enum):
+    """What an exception says of the operation that it ended."""
+
+    RETRYABLE = "nothing has happened; repeating helps"
+    UNKNOWN = "a write may have happened; a read may be repeated"
+    REFUSED = "the caller asked for what can't be"
+    OURS = "the service, or who runs it, is at fault"
+
+
+RETRYABLE, UNKNOWN, REFUSED, OURS = Meaning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """Matches an exception of one of `classes` that has all `labels` and one of `codes` (none given: any), and
+    `words` in its message. `said`: who runs the service learns of it from a line in the log."""
+
+    meaning: Meaning
+    kind: Kind
+    classes: tuple[type[Exception], ...] = (driver.PyMongoError,)
+    codes: Mapping[int, str] = field(default_factory=dict)
+    labels: frozenset[str] = frozenset()
+    words: str = ""
+    said: bool = False
+
+    def matches(self, error: Exception) -> bool:
+        if not isinstance(error, self.classes) or (self.words and self.words not in str(error)):
+            return False
+        if self.labels and not all(_has_label(error, label) for label in self.labels):
+            return False
+        if not self.codes:
+            return True
+        codes = codes_of(error)
+        if self.meaning is REFUSED and not codes <= CALLERS_CODES:  # a bulk that met worse beside it
+            return False
+        return not codes.isdisjoint(self.codes)
+
+
+TABLE: tuple[Row, ...] = (
+    # Sluice's own: before anything was sent
+    Row(meaning=RETRYABLE, kind=QUEUE_FULL, classes=(QueueFull,)),
+    Row(meaning=RETRYABLE, kind=QUEUE_TIMEOUT, classes=(QueueTimeout,)),
+    Row(meaning=RETRYABLE, kind=NOT_PREPARED, classes=(NotPrepared,)),
+    Row(meaning=RETRYABLE, kind=POOL_UNAVAILABLE, classes=(PoolUnavailable, PoolError)),
+    Row(meaning=UNKNOWN, kind=DEADLINE, classes=(DeadlineExceeded,)),
+    # What the driver says of a whole transaction, whichever class it says it with
+    Row(meaning=UNKNOWN, kind=COMMIT_UNKNOWN, labels=frozenset({"UnknownTransactionCommitResult"})),
+    Row(meaning=RETRYABLE, kind=TRANSIENT, labels=frozenset({"TransientTransactionError"})),
+    # The driver's own: about the way to a member
+    Row(meaning=RETRYABLE, kind=QUEUE_TIMEOUT, classes=(driver.WaitQueueTimeoutError,)),
+    Row(meaning=RETRYABLE, kind=NO_SERVER, classes=(driver.ServerSelectionTimeoutError,)),
+    Row(meaning=RETRYABLE, kind=CLOSED, classes=(PoolClosed,)),
+    Row(meaning=RETRYABLE, kind=CLOSED, classes=(driver.InvalidOperation,), words="after close"),
+    Row(meaning=UNKNOWN, kind=NOT_PRIMARY, classes=(driver.NotPrimaryError,)),
+    Row(meaning=UNKNOWN, kind=NETWORK_TIMEOUT, classes=(driver.NetworkTimeout,)),
+    Row(meaning=UNKNOWN, kind=CONNECTION_LOST, classes=(driver.AutoReconnect, driver.ConnectionFailure)),
+    # A write that happened and was not confirmed, whatever code says why; of a bulk, too
+    Row(meaning=UNKNOWN, kind=WRITE_TIMEOUT, classes=(driver.WriteConcernError,)),
+    Row(
+        meaning=UNKNOWN,
+        kind=WRITE_TIMEOUT,
+        codes={
+            64: "WriteConcernFailed",
+            75: "WriteConcernLegacyOK",
+            79: "UnknownReplWriteConcern",
+            100: "UnsatisfiableWriteConcern",
+        },
+    ),
+    # What is wrong with this service, or with its rights
+    Row(meaning=OURS, kind=problems.INTERNAL, codes=REFUSAL_CODES, said=True),
+    Row(
+        meaning=OURS,
+        kind=problems.INTERNAL,
+        codes={
+            20: "IllegalOperation",
+            26: "NamespaceNotFound",
+            59: "CommandNotFound",
+            67: "CannotCreateIndex",
+            73: "InvalidNamespace",
+            85: "IndexOptionsConflict",
+            86: "IndexKeySpecsConflict",
+            115: "CommandNotSupported",
+            166: "CommandNotSupportedOnView",
+            263: "OperationNotSupportedInTransaction",
+            301: "DataCorruptionDetected",
+            322: "APIVersionError",
+            323: "APIStrictError",
+            324: "APIDeprecationError",
+            347: "APIMismatchError",
+        },
+        said=True,
+    ),
+    Row(meaning=OURS, kind=problems.INTERNAL, classes=(driver.ConfigurationError, driver.EncryptionError), said=True),
+    # The member sheds load
+    Row(meaning=RETRYABLE, kind=OVERLOADED, labels=frozenset({"SystemOverloadedError", "RetryableError"})),
+    Row(meaning=UNKNOWN, kind=OVERLOADED, labels=frozenset({"SystemOverloadedError"})),
+    Row(
+        meaning=UNKNOWN,
+        kind=OVERLOADED,
+        codes={
+            365: "TemporarilyUnavailable",
+            402: "ResourceExhausted",
+            433: "AdmissionQueueOverflow",
+            462: "IngressRequestRateLimitExceeded",
+            16500: "RequestRateTooLarge (Azure Cosmos DB)",
+        },
+    ),
+    # An election; in a bulk's single failures, and where the driver has no class for it
+    Row(
+        meaning=UNKNOWN,
+        kind=NOT_PRIMARY,
+        codes={
+            91: "ShutdownInProgress",
+            94: "NotYetInitialized",
+            95: "NotSecondary",
+            189: "PrimarySteppedDown",
+            # A member that has just started can't check the cluster time that the driver sends with each command yet.
+            211: "KeyNotFound",
+            216: "ElectionInProgress",
+            10058: "LegacyNotPrimary",
+            10107: "NotWritablePrimary",
+            11600: "InterruptedAtShutdown",
+            11602: "InterruptedDueToReplStateChange",
+            13435: "NotPrimaryNoSecondaryOk",
+            13436: "NotPrimaryOrSecondary",
+        },
+    ),
+    # The operation's own time, or the caller's
+    Row(meaning=UNKNOWN, kind=DEADLINE, classes=(driver.ExecutionTimeout,)),
+    Row(meaning=UNKNOWN, kind=DEADLINE, codes={50: "MaxTimeMSExpired"}),
+    # Somebody or something ended it: killOp, killAllSessions, a dropped collection, another write
+    Row(meaning=UNKNOWN, kind=INTERRUPTED, classes=(driver.CursorNotFound,)),
+    Row(
+        meaning=UNKNOWN,
+        kind=INTERRUPTED,
+        codes={
+            24: "LockTimeout",
+            43: "CursorNotFound",
+            46: "LockBusy",
+            90: "CallbackCanceled",
+            96: "OperationFailed",
+            107: "LockFailed",
+            112: "WriteConflict",
+            117: "ConflictingOperationInProgress",
+            136: "CappedPositionLost",
+            143: "CursorInUse",
+            175: "QueryPlanKilled",
+            206: "NoSuchSession",
+            209: "StaleClusterTime",
+            213: "DuplicateSession",
+            215: "DatabaseDropPending",
+            217: "IncompleteTransactionHistory",
+            225: "TransactionTooOld",
+            226: "AtomicityFailure",
+            228: "SessionTransferIncomplete",
+            237: "CursorKilled",
+            239: "SnapshotTooOld",
+            244: "TransactionAborted",
+            246: "SnapshotUnavailable",
+            250: "StaleChunkHistory",
+            251: "NoSuchTransaction",
+            256: "TransactionCommitted",
+            267: "PreparedTransactionInProgress",
+            272: "MigrationConflict",
+            276: "IndexBuildAborted",
+            279: "ClientDisconnect",
+            285: "IndexBuildAlreadyInProgress",
+            290: "TransactionExceededLifetimeLimitSeconds",
+            310: "PeriodicJobIsStopped",
+            314: "ObjectIsBusy",
+            355: "InterruptedDueToStorageChange",
+            356: "TxnRetryCounterTooOld",
+            358: "InternalTransactionNotSupported",
+            363: "RetryableTransactionInProgress",
+            11601: "Interrupted",
+            12586: "BackgroundOperationInProgressForDatabase",
+            12587: "BackgroundOperationInProgressForNamespace",
+            46841: "ClientMarkedKilled",
+            50915: "BackupCursorOpenConflictWithCheckpoint",
+        },
+    ),
+    # The members have trouble, among themselves or with their machines
+    Row(
+        meaning=UNKNOWN,
+        kind=TROUBLE,
+        codes={
+            1: "InternalError",
+            6: "HostUnreachable",
+            7: "HostNotFound",
+            8: "UnknownError",
+            63: "StaleShardVersion",
+            70: "ShardNotFound",
+            71: "ReplicaSetNotFound",
+            74: "NodeNotFound",
+            83: "RemoteResultsUnavailable",
+            89: "NetworkTimeout",
+            133: "FailedToSatisfyReadPreference",
+            134: "ReadConcernMajorityNotAvailableYet",
+            141: "SSLHandshakeFailed",
+            145: "PooledConnectionsDropped",
+            146: "ExceededMemoryLimit",
+            149: "NoConfigPrimary",
+            150: "StaleEpoch",
+            172: "TransportSessionClosed",
+            199: "ReplicaSetMonitorRemoved",
+            202: "NetworkInterfaceExceededTimeLimit",
+            203: "ShardingStateNotInitialized",
+            205: "ClusterTimeFailsRateLimiter",
+            230: "DNSHostNotFound",
+            231: "DNSProtocolError",
+            249: "StaleDbVersion",
+            261: "TooManyLogicalSessions",
+            262: "ExceededTimeLimit",
+            264: "TooManyFilesOpen",
+            292: "QueryExceededMemoryLimitNoDiskUseAllowed",
+            303: "SplitHorizonChange",
+            317: "ConnectionPoolExpired",
+            343: "ShardCannotRefreshDueToLocksHeld",
+            354: "LoadBalancerSupportMismatch",
+            371: "UserWritesBlocked",
+            384: "ConnectionError",
+            388: "TransactionTooLargeForCache",
+            398: "StreamTerminated",
+            406: "MigrationBlockingOperationCoordinatorCleaningUp",
+            407: "PooledConnectionAcquisitionExceededTimeLimit",
+            412: "UpdatesStillPending",
+            9001: "SocketException",
+            13388: "StaleConfig",
+            14031: "OutOfDiskSpace",
+            56846: "ConfigServerUnreachable",
+        },
+        said=True,
+    ),
+    # What the caller sent
+    Row(meaning=REFUSED, kind=REFUSED_DOCUMENT, codes={DOCUMENT_VALIDATION: "DocumentValidationFailure"}),
+    Row(
+        meaning=REFUSED,
+        kind=UNSTORABLE,
+        codes={15: "Overflow", 22: "InvalidBSON", 17280: "KeyTooLong", 378: "NonConformantBSON"},
+    ),
+    Row(
+        meaning=REFUSED,
+        kind=DOCUMENT_TOO_LARGE,
+        codes={10334: "BSONObjectTooLarge", 17419: "update makes it too large", 17420: "replacement is too large"},
+    ),
+    Row(meaning=REFUSED, kind=DUPLICATE, codes={DUPLICATE_KEY: "DuplicateKey", 11001: "as updated", 12582: "on shard"}),
+    Row(meaning=REFUSED, kind=DUPLICATE, classes=(driver.DuplicateKeyError,)),
+    Row(meaning=REFUSED, kind=DOCUMENT_TOO_LARGE, classes=(driver.DocumentTooLarge,)),
+    Row(meaning=REFUSED, kind=UNSTORABLE, classes=(bson.errors.InvalidStringData,)),
+    Row(meaning=REFUSED, kind=UNSTORABLE, classes=(bson.errors.InvalidDocument,), words="must not contain the NULL"),
+    Row(meaning=REFUSED, kind=UNSTORABLE, classes=(OverflowError,), words="MongoDB can only handle up to 8-byte ints"),
+    Row(meaning=REFUSED, kind=UNSTORABLE, classes=(UnicodeEncodeError,), words="surrogates not allowed"),
+    # Nobody expected it
+    Row(meaning=OURS, kind=problems.INTERNAL, classes=(Exception,)),
+)
+UNEXPECTED = TABLE[-1]
+NAMES = {code: name for row in TABLE for code, name in row.codes.items()}
+CALLERS_CODES = frozenset(code for row in TABLE if row.meaning is REFUSED for code in row.codes)
+IN_SPITE = frozenset({WRITE_TIMEOUT, COMMIT_UNKNOWN})
+"""What reached the database, whether or not it takes this service in now."""
+
+
+def codes_of(error: Exception) -> frozenset[int]:
+    """The server's codes for what went wrong; of a bulk, one per failed write, or why the rest was not tried."""
+    match error:
+        case driver.BulkWriteError() | driver.ClientBulkWriteException():
+            details = error.details or {}
+            failed = [*details.get("writeErrors", ()), *details.get("writeConcernErrors", ())]
+            return frozenset(failure["code"] for failure in failed if "code" in failure)
+        case driver.OperationFailure() if error.code is not None:
+            return frozenset({error.code})
+    return frozenset()
+
+
+def row_of(error: Exception) -> Row:
+    """The table's row for an exception."""
+    if isinstance(error, driver.EncryptionError) and isinstance(error.cause, driver.PyMongoError):
+        return row_of(error.cause)
+    if isinstance(error, driver.ClientBulkWriteException) and isinstance(error.error, Exception):
+        return row_of(error.error)
+    if isinstance(error, driver.BulkWriteError | driver.ClientBulkWriteException):
+        details = error.details or {}
+        if details.get("writeConcernErrors"):
+            return next(row for row in TABLE if row.kind is WRITE_TIMEOUT)
+    return next(row for row in TABLE if row.matches(error))
+
+
+def kind_of(error: Exception, method: str = "GET") -> Kind:
+    """What an exception means to the caller of a request with this method."""
+    row = row_of(error)
+    return replace(row.kind, retry_after=None) if _in_doubt(row, error, method) else row.kind
+
+
+def is_callers(error: Exception) -> bool:
+    """Whether an exception tells the caller what to change, and nobody else anything."""
+    return row_of(error).meaning is REFUSED
+
+
+def instead(error: Exception, refusal: Exception | None) -> Exception:
+    """The reason to report while the database refuses this service: whatever else ends an operation then, a wait or a
+    lost connection say, comes of it."""
+    if refusal is None:
+        return error
+    row = row_of(error)
+    return refusal if row.meaning in (RETRYABLE, UNKNOWN) and row.kind not in IN_SPITE else error
+
+
+def cause_of(error: Exception) -> str | None:
+    """What to log in one line of an exception that concerns whoever runs the service; None of one that doesn't, or
+    that nobody expected."""
+    return summary(error) if row_of(error).said else None
+
+
+def summary(error: Exception) -> str:
+    """An exception in one line, without the command that the server quotes, in which values of callers are."""
+    details = getattr(error, "details", None)
+    answer = details.get("errmsg") if isinstance(details, Mapping) else None
+    message = str(answer or error).partition(", full error:")[0].partition("{")[0]
+    named = [f"{code} {NAMES.get(code, '')}".strip() for code in sorted(codes_of(error))]
+    return f"MongoDB: {', '.join(named) or type(error).__name__}: {' '.join(message.split())[:500]}"
+
+
+def problem_of(error: Exception, method: str = "GET", refusal: Exception | None = None) -> Problem:
+    """The problem to report for any exception; says nothing of the inside of one that nobody expected.
+
+    `refusal`: why the database takes this service in no more, where it doesn't.
+    """
+    match error:
+        case Problem():
+            return error
+        case RequestValidationError():
+            return Problem(problems.INVALID, "some fields are not as they should be", extra={"errors": _fields(error)})
+        case HTTPException():
+            return Problem(problems.of_status(error.status_code), str(error.detail), headers=error.headers)
+    in_doubt = _in_doubt(row_of(error), error, method)
+    error = instead(error, refusal)
+    kind = kind_of(error, method)
+    detail = kind.title
+    if kind is DUPLICATE:
+        detail = _what_is_duplicate(error)
+    elif kind is problems.INTERNAL:
+        detail = "the request id finds it in the logs"
+    elif isinstance(error, PoolError | DeadlineExceeded):
+        detail = str(error)
+    return Problem(kind, f"{detail}; a write may have happened" if in_doubt else detail)
+
+
+def _in_doubt(row: Row, error: Exception, method: str) -> bool:
+    return row.meaning is UNKNOWN and method not in REPEATABLE and not _has_label(error, NOTHING_WRITTEN)
+
+
+def _has_label(error: Exception, label: str) -> bool:
+    return isinstance(error, driver.PyMongoError) and error.has_error_label(label)
+
+
+def install(app: FastAPI) -> None:
+    """Answer the framework's own errors, and `Problem`, as problems; `middleware.Problems` does the others."""
+    app.add_exception_handler(HTTPException, _answer)
+    app.add_exception_handler(RequestValidationError, _answer)
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    problem = problem_of(error, request.method)
+    methods = allowed(request.scope) if problem.status_code == 405 else []
+    if methods and request.method not in methods:  # a route may refuse one itself
+        problem.headers = {"Allow": ", ".join(methods)}  # the framework knows those of one route
+    return problems.response(request, problem)
+
+
+def _fields(error: RequestValidationError) -> list[dict[str, str]]:
+    """What is wrong where; without the values, which may be large or secret."""
+    return [
+        {"field": ".".join(map(str, details["loc"])), "message": details["msg"], "type": details["type"]}
+        for details in error.errors()[:MOST_FIELDS]
+    ]
+
+
+def _what_is_duplicate(error: Exception) -> str:
+    details = getattr(error, "details", None) or {}
+    if isinstance(error, driver.BulkWriteError):
+        details = details["writeErrors"][0]
+    fields = ", ".join(details.get("keyPattern", {})) or "unique value"
+    return f"this {fields} is taken"

@@ -1,0 +1,212 @@
+"""What happens around every request; plain ASGI, since it runs for each of them.
+
+From the outside in: `Context` (ids, timings, access log), `Problems` (errors become answers), `Deadline`, `BodyLimit`.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import time
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.http import context, errors, problems
+from app.http.problems import Problem
+from app.http.routing import template, under
+from app.observe.access_log import AccessLog
+from sluice import deadline, timings
+from sluice.client import Sluice
+
+log = logging.getLogger(__name__)
+
+_TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+MOST_BACKSLASHES = 16
+"""In a Cookie header; one of more is left out."""
+is_unlimited = under("/health", "/metrics")
+"""Paths that no deadline cuts short: they are for finding out why others are."""
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """A request header's first value; the name in lower case."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return None
+
+
+CLOSE = {"Connection": "close"}
+LAST_ANSWER = ((b"connection", b"close"),)
+"""After a request to be upgraded: plain `uvicorn` takes its body for the next one. `HttpProtocol` hides the header."""
+
+
+class Context:
+    """Gives each request an id, follows its trace, and says in the answer where the time went."""
+
+    def __init__(self, app: ASGIApp, access_log: AccessLog) -> None:
+        self.app = app
+        self._access_log = access_log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        headers = dict(reversed(scope["headers"]))  # the first of each name counts
+        if b"cookie" in headers:
+            scope["headers"] = [field for field in scope["headers"] if not _is_costly_cookie(*field)]
+        request_id = context.sane_id(headers.get(b"x-request-id"))
+        trace = follow(headers.get(b"traceparent"))
+        id_token = context.request_id.set(request_id.decode())
+        trace_token = context.trace_id.set(trace[3:35].decode() if trace else "")
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", request_id),
+                    (b"server-timing", server_timing(timed, time.perf_counter() - started)),
+                    *([(b"traceparent", trace)] if trace else ()),
+                    *(LAST_ANSWER if b"upgrade" in headers else ()),
+                ]
+            await send(message)
+
+        try:
+            with timings.collect(lambda: f"{scope['method']} {template(scope)}") as timed:
+                await self.app(scope, receive, send_with_headers)
+        finally:
+            self._access_log.write(scope, status, time.perf_counter() - started)
+            context.request_id.reset(id_token)
+            context.trace_id.reset(trace_token)
+
+
+def _is_costly_cookie(name: bytes, value: bytes) -> bool:
+    """No cookie has a backslash (RFC 6265). Python before 3.11.10 and 3.12.6 takes quadratic time for many of them, on
+    behalf of every route that FastAPI reads parameters for.
+    """
+    return name == b"cookie" and value.count(b"\\") > MOST_BACKSLASHES
+
+
+def follow(traceparent: bytes | None) -> bytes | None:
+    """The `traceparent` of this service in the caller's trace; None where the caller's is missing or malformed."""
+    parts = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+    if parts is None:
+        return None
+    version, trace, parent, flags, more = parts.groups()
+    if version == b"ff" or (version == b"00" and more) or not trace.strip(b"0") or not parent.strip(b"0"):
+        return None
+    return b"00-%b-%016x-%b" % (trace, random.getrandbits(64) or 1, flags)
+
+
+def server_timing(timed: timings.Timings, seconds: float) -> bytes:
+    """Milliseconds in the wait queue, in the database, and in the handler (the rest)."""
+    queue = timed.queue_wait
+    database = max(0.0, timed.database - queue)
+    handler = max(0.0, seconds - queue - database)
+    return b"queue;dur=%.1f, db;dur=%.1f, handler;dur=%.1f" % (queue * 1000, database * 1000, handler * 1000)
+
+
+class Problems:
+    """Turns whatever goes wrong inside into an answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        answering = False
+
+        async def watch(message: Message) -> None:
+            nonlocal answering
+            answering = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        except Exception as error:
+            if answering:
+                raise  # too late for another answer: the server cuts the connection
+            refusal = _refusal(scope)
+            problem = errors.problem_of(error, scope["method"], refusal)
+            cause = errors.cause_of(errors.instead(error, refusal))
+            if cause is not None:
+                level = logging.ERROR if problem.kind.status == 500 else logging.WARNING
+                log.log(level, "%s %s failed: %s", scope["method"], template(scope), cause)
+            elif problem.kind.status == 500:
+                log.exception("%s %s failed", scope["method"], template(scope))
+            await problems.response(HTTPConnection(scope), problem)(scope, receive, send)
+
+
+def _refusal(scope: Scope) -> Exception | None:
+    sluice: Sluice | None = getattr(scope["app"].state, "sluice", None)
+    return None if sluice is None else sluice.refusal
+
+
+class Deadline:
+    """Gives each request its time: `seconds`, or less if the caller asks for less in `X-Request-Timeout-Ms`."""
+
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        self.app = app
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or is_unlimited(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        seconds = self._seconds
+        wish = header(scope, b"x-request-timeout-ms")
+        if wish is not None:
+            if not (wish.isdigit() and len(wish) <= 9 and int(wish) > 0):
+                raise Problem(problems.BAD_REQUEST, "X-Request-Timeout-Ms: allowed is a whole number above 0")
+            seconds = min(seconds, int(wish) / 1000)
+        async with deadline.limit(seconds):
+            await self.app(scope, receive, send)
+
+
+class BodyLimit:
+    """Refuses bodies of more than `limit` bytes: at once where their length is announced, else when they reach it.
+
+    So are those in chunks of something else, which nothing here would unpack.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = dict(reversed(scope["headers"]))
+        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+            raise Problem(problems.NOT_IMPLEMENTED, "Transfer-Encoding: allowed is chunked", headers=CLOSE)
+        announced = headers.get(b"content-length")
+        if announced is not None and announced.isdigit() and int(announced) > self._limit:
+            raise self._refusal()
+        read = 0
+
+        async def receive_counted() -> Message:
+            nonlocal read
+            message = await receive()
+            if message["type"] == "http.request":
+                read += len(message.get("body", b""))
+                if read > self._limit:
+                    raise self._refusal()
+            return message
+
+        await self.app(scope, receive_counted, send)
+
+    def _refusal(self) -> Problem:
+        # The rest of the body is not read, so the connection can't be used again.
+        return Problem(
+            problems.CONTENT_TOO_LARGE,
+            f"allowed are bodies of at most {self._limit} bytes",
+            headers=CLOSE,
+        )

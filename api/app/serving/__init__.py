@@ -1,0 +1,1 @@
+"""The process that serves: worker, HTTP protocol and seat."""

@@ -1,0 +1,83 @@
+"""The Gunicorn worker: uvicorn on uvloop, alive as long as its loop and its master are."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+from gunicorn.workers.base import Worker
+from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
+
+from app.serving.http_protocol import HttpProtocol
+
+HEARTBEAT = 1.0
+LISTENERS = 8
+_PR_SET_PDEATHSIG = 1
+
+
+class SluiceWorker(UvicornWorker):  # type: ignore[misc]
+    """Drains for Gunicorn's `graceful_timeout`, and refuses more than `worker_connections` at once."""
+
+    CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012 - as the base class declares it
+        "loop": "uvloop",
+        "http": HttpProtocol,
+        "lifespan": "on",
+        "access_log": False,
+        "server_header": False,
+    }
+
+    def __init__(self, age: int, ppid: int, listeners: Any, app: Any, timeout: float, cfg: Config, log: Logger) -> None:
+        umask = os.umask(0)
+        os.umask(umask)
+        try:
+            super().__init__(age, ppid, listeners, app, timeout, cfg, log)
+        except (OSError, RuntimeError) as error:  # no room for the heartbeat's file: the master would end for good
+            os.umask(umask)
+            other = tempfile.gettempdir()
+            log.error("WORKER_TMP_DIR=%s takes no file, %s is used: %s", cfg.worker_tmp_dir, other, error)
+            cfg.set("worker_tmp_dir", other)
+            super().__init__(age, ppid, listeners, app, timeout, cfg, log)
+        self.config.limit_concurrency = self.cfg.worker_connections
+        # Gunicorn kills at its own limit; the lifespan needs time before that.
+        self.config.timeout_graceful_shutdown = max(1, self.cfg.graceful_timeout - 2)
+
+    async def _serve(self) -> None:
+        # uvicorn's own heartbeat pauses while it starts and drains, which looks like a hang.
+        beating = asyncio.create_task(self._beat())
+        self.sockets: list[socket.socket] = repeated(self.sockets)
+        try:
+            await super()._serve()
+        finally:
+            beating.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            self.notify()
+            await asyncio.sleep(HEARTBEAT)
+
+
+def repeated(sockets: Sequence[socket.socket]) -> list[socket.socket]:
+    """Each listening socket `LISTENERS` times: under each, libuv accepts one connection per step of the event loop.
+
+    A busy loop takes tens of milliseconds for a step, and new connections would wait for seconds.
+    """
+    return [*sockets, *(each.dup() for each in sockets for _ in range(LISTENERS - 1))]
+
+
+def die_with_master(worker: Worker) -> None:
+    """Let the kernel stop this worker when its master dies: a killed master can't tell, and a new one would start
+    workers beside the old."""
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != worker.ppid:  # it died just before
+        os.kill(os.getpid(), signal.SIGTERM)

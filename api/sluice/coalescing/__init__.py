@@ -1,0 +1,1 @@
+"""Reads and inserts that arrive together travel together."""

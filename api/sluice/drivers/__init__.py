@@ -1,0 +1,1 @@
+"""PyMongo and Motor, made fair and exact."""

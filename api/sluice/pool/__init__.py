@@ -1,0 +1,1 @@
+"""Who may take a connection, in which order, and how many there may be."""
