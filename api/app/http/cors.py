@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastapi import FastAPI
 from starlette.datastructures import Headers
+from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -28,19 +28,22 @@ EXPOSED = (
 """What a page may read of an answer's headers, beside those that it always may."""
 
 
-def install(app: FastAPI, origins: Sequence[str]) -> None:
-    """Let pages of these origins (`*`: of all) use the app. Around what answers errors, so that they can read them.
+def middleware(origins: Sequence[str]) -> list[Middleware]:
+    """Lets pages of these origins (`*`: of all) use the app; nothing where there are none.
 
     Keys travel in headers, never in cookies; so a page can only do what whoever wrote it has the key for.
     """
-    if origins:
-        app.add_middleware(
+    if not origins:
+        return []
+    return [
+        Middleware(
             Cors,
             allow_origins=tuple(origins),
             allow_methods=[method for method in METHODS if method != "TRACE"],  # which no browser sends
             allow_headers=("*",),
             expose_headers=EXPOSED,
         )
+    ]
 
 
 class Cors(CORSMiddleware):

@@ -1,7 +1,4 @@
-"""What happens around every request; plain ASGI, since it runs for each of them.
-
-From the outside in: `Context` (ids, timings, access log), `Problems` (errors become answers), `Deadline`, `BodyLimit`.
-"""
+"""What happens around every request; plain ASGI, since it runs for each of them. `serving.assembly` has the order."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ import logging
 import random
 import re
 import time
+from collections.abc import Callable
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,7 +14,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.http import context, errors, problems
 from app.http.problems import Problem
 from app.http.routing import template, under
-from app.observe.access_log import AccessLog
 from sluice import deadline, timings
 from sluice.client import Sluice
 
@@ -43,11 +40,14 @@ LAST_ANSWER = ((b"connection", b"close"),)
 
 
 class Context:
-    """Gives each request an id, follows its trace, and says in the answer where the time went."""
+    """Gives each request an id, follows its trace, and says in the answer where the time went.
 
-    def __init__(self, app: ASGIApp, access_log: AccessLog) -> None:
+    Each is told to `log_access` at its end, with its status (0: it was never answered) and its seconds.
+    """
+
+    def __init__(self, app: ASGIApp, log_access: Callable[[Scope, int, float], None]) -> None:
         self.app = app
-        self._access_log = access_log
+        self._log_access = log_access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -80,7 +80,7 @@ class Context:
             with timings.collect(lambda: f"{scope['method']} {template(scope)}") as timed:
                 await self.app(scope, receive, send_with_headers)
         finally:
-            self._access_log.write(scope, status, time.perf_counter() - started)
+            self._log_access(scope, status, time.perf_counter() - started)
             context.request_id.reset(id_token)
             context.trace_id.reset(trace_token)
 

@@ -30,10 +30,9 @@ async def metrics(request: Request) -> Response:
     return Response(await request.app.state.metrics.get(), media_type=CONTENT_TYPE_LATEST)
 
 
-def install(app: FastAPI, settings: Settings) -> None:
-    """Measure the app's requests, and serve the figures; a burst of scrapes costs one."""
-    app.state.http_figures = HttpFigures(settings.stats_dir)
-    app.add_middleware(HttpMetrics, figures=app.state.http_figures)
+def install(app: FastAPI, figures: HttpFigures, settings: Settings) -> None:
+    """Serve the app's figures, those of its requests included; a burst of scrapes costs one."""
+    app.state.http_figures = figures
     app.state.metrics = SingleFlight(lambda: asyncio.to_thread(_render, app, settings), settings.stats_cache_ms / 1000)
 
 

@@ -144,4 +144,4 @@ async def _refuse_for_load(scope: Scope, receive: Receive, send: Send) -> None:
     await problems.response(HTTPConnection(scope), problem)(scope, receive, send)
 
 
-_busy = cast("ASGI3Application", Context(_refuse_for_load, AccessLog("off")))
+_busy = cast("ASGI3Application", Context(_refuse_for_load, AccessLog("off").write))

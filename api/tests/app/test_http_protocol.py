@@ -117,7 +117,7 @@ async def test_under_plain_uvicorn_such_a_connection_ends() -> None:
         await go_on.wait()
         await seen(scope, receive, send)
 
-    async with served(Context(slow, AccessLog("off")), HttpToolsProtocol) as client:
+    async with served(Context(slow, AccessLog("off").write), HttpToolsProtocol) as client:
         head = b"POST /users HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 100\r\n\r\n"
         await say(client, head, SMUGGLED)
         go_on.set()

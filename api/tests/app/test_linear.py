@@ -66,7 +66,7 @@ def cookie(text: str) -> None:
 
     headers = [(b"cookie", f'a="{text}"'.encode()), (b"cookie", b"b=c")]
     scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
-    asyncio.run(middleware.Context(read, AccessLog("off"))(scope, never, never))
+    asyncio.run(middleware.Context(read, AccessLog("off").write)(scope, never, never))
 
 
 MASKS = Masks({"o", "a-key-12", "a-long-key-of-somebody"})

@@ -28,7 +28,7 @@ def app() -> FastAPI:
     app.add_middleware(BodyLimit, limit=1000)
     app.add_middleware(Deadline, seconds=0.3)
     app.add_middleware(Problems)
-    app.add_middleware(Context, access_log=AccessLog("all"))
+    app.add_middleware(Context, log_access=AccessLog("all").write)
     errors.install(app)
 
     @app.get("/hello/{name}")
