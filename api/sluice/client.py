@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -21,16 +22,16 @@ from sluice.drivers.connecting import Connected, Document, connect
 from sluice.drivers.pools import name_of
 from sluice.errors import NotPrepared, PoolUnavailable, brief, is_refusal
 from sluice.options import Options
+from sluice.statistics.figures import past
 from sluice.statistics.members import MembersView
 from sluice.statistics.operations import READS, Operations
 from sluice.statistics.slots import Slot
 from sluice.statistics.snapshot import (
     ANY_MEMBER,
     CoalescerStats,
-    Counters,
-    Gauges,
     PoolConfig,
     PoolSnapshot,
+    PoolStats,
     WorkerSnapshot,
 )
 
@@ -82,15 +83,14 @@ class Sluice:
         self._reaching: asyncio.Task[None] | None = None
         self._observing: asyncio.Task[None] | None = None
         self._heart: asyncio.Task[None] | None = None
-        self._counters = {pool.member: pool.counters for pool in previous.pools} if previous else {}
+        self._pools = {pool.member: past(pool.stats) for pool in previous.pools} if previous else {}
         self._operations = Operations(options.slow_operation, previous.operations if previous else [], self._doubt)
         self._coalescing: list[Reader | Writer] = []
         self._limits = Limits(
             lanes=options.lanes, batch=options.batch, batch_bytes=options.batch_bytes, waiting=options.queue_limit
         )
-        self._coalescers = {(stats.kind, stats.collection): stats for stats in previous.coalescers} if previous else {}
-        for stats in self._coalescers.values():
-            stats.in_flight = stats.waiting = 0  # ended with their worker
+        coalescers = previous.coalescers if previous else []
+        self._coalescers = {(stats.kind, stats.collection): past(stats) for stats in coalescers}
         self._starts = previous.starts + 1 if previous else 1
         self._started_at = time.time()
         self._loop_lag = 0.0
@@ -215,16 +215,15 @@ class Sluice:
             cpu, memory = process.cpu_times(), process.memory_info().rss
         options = self.options
         return WorkerSnapshot(
-            slot=self.slot.number,
+            worker=self.slot.number,
             pid=os.getpid(),
-            host=socket.gethostname(),
             app_name=self.app_name,
             driver=options.driver,
             started_at=self._started_at,
             taken_at=now,
             starts=self._starts,
             ready=self.ready,
-            loop_lag=self._loop_lag,
+            loop_lag_seconds=self._loop_lag,
             cpu_seconds=self._cpu_before + cpu.user + cpu.system,
             memory_bytes=memory,
             pool_config=PoolConfig(
@@ -233,41 +232,42 @@ class Sluice:
                 max_idle_time_ms=None if options.max_idle_time is None else int(options.max_idle_time * 1000),
                 wait_queue_timeout_ms=int(options.wait_queue_timeout * 1000),
             ),
-            pools=[PoolSnapshot(member, self._gauges(member), counters) for member, counters in self._counters.items()],
+            pools=[self._pool(member) for member in self._pools],
             operations=self._operations.stats(),
             coalescers=list(self._coalescers.values()),
             members=self._view.statuses,
         )
 
-    def _gauges(self, member: str) -> Gauges | None:
-        connected = self._connected
+    def _pool(self, member: str) -> PoolSnapshot:
+        """What was counted for this member, and how its pool is now, if there is one."""
+        stats, connected = self._pools[member], self._connected
         if connected is None:
-            return None
+            return PoolSnapshot(member=member, exists=False, stats=stats)
         usable = {
             address
             for address in connected.eligible()
-            if address in connected.pools and not connected.pools[address].gauges().paused
+            if address in connected.pools and not connected.pools[address].paused
         }
         gate = connected.gate
         if member == ANY_MEMBER and gate is not None:
-            return Gauges(
+            now = replace(
+                stats,
+                available_connections=gate.free if usable else 0,
                 waiting=gate.waiting,
-                oldest_wait=gate.oldest_wait,
-                slots=gate.slots,
-                held=gate.held,
-                free=gate.free if usable else 0,
-                queue_limit=gate.queue_limit,
+                oldest_waiter_seconds=gate.oldest_wait,
+                wait_queue_limit=gate.queue_limit,
+                permits=gate.slots,
+                permits_held=gate.held,
                 eligible=bool(usable),
             )
+            return PoolSnapshot(member=member, exists=True, stats=now)
         pool = connected.pools.get(member)
         if pool is None or pool.closed:
-            return None
-        gauges = pool.gauges()
-        gauges.eligible = member in usable
-        return gauges
+            return PoolSnapshot(member=member, exists=False, stats=stats)
+        return PoolSnapshot(member=member, exists=True, stats=pool.stats(eligible=member in usable))
 
     def _coalescer_stats(self, kind: str, collection: str) -> CoalescerStats:
-        return self._coalescers.setdefault((kind, collection), CoalescerStats(kind, collection))
+        return self._coalescers.setdefault((kind, collection), CoalescerStats(kind=kind, collection=collection))
 
     def _client(self) -> Connected:
         if self._connected is None:
@@ -278,14 +278,12 @@ class Sluice:
         connected = self._connected
         if connected is None or not connected.topology.has_writable_server():
             return False
-        return any(
-            member in connected.pools and not connected.pools[member].gauges().paused for member in connected.eligible()
-        )
+        return any(member in connected.pools and not connected.pools[member].paused for member in connected.eligible())
 
     # What goes on behind
 
-    def _counters_of(self, member: str) -> Counters:
-        return self._counters.setdefault(member, Counters())
+    def _stats_of(self, member: str) -> PoolStats:
+        return self._pools.setdefault(member, PoolStats())
 
     async def _beat(self) -> None:
         """Measure the loop's lag, publish, and keep trying to reach MongoDB while it's away."""
@@ -328,7 +326,7 @@ class Sluice:
         """Connect, reach the primary and prepare the database; says why when it can't, and is called again."""
         try:
             if self._connected is None:
-                self._connected = await connect(self.options, self.app_name, self._counters_of)
+                self._connected = await connect(self.options, self.app_name, self._stats_of)
             await self.ping()
         except (PyMongoError, OSError) as error:
             self._not_ready(error, brief(error))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
 from typing import Literal
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -13,7 +12,7 @@ from app.observe.single_flight import SingleFlight
 from sluice.client import Sluice
 from sluice.statistics.slots import read_all
 from sluice.statistics.snapshot import WorkerSnapshot
-from sluice.statistics.summary import ContainerSummary, summarize
+from sluice.statistics.summary import ContainerSummary, as_json, summarize
 
 router = APIRouter(tags=["statistics"])
 
@@ -51,14 +50,14 @@ def install(app: FastAPI, cache_seconds: float) -> None:
 async def everyone(sluice: Sluice) -> list[WorkerSnapshot]:
     """Every slot's snapshot, as published: so that whichever worker answers, what only grows never shrinks.
 
-    Where this worker can't publish, it at least knows of itself.
+    This worker is always among them: where it can't publish, or its slot was deleted, it at least knows of itself.
     """
     sluice.publish()
     published = await asyncio.to_thread(read_all, sluice.slot.directory)
-    if sluice.published:
-        return published
     own = sluice.snapshot()
-    return [own, *(snapshot for snapshot in published if snapshot.slot != own.slot)]
+    if sluice.published and any(snapshot.alive and snapshot.worker == own.worker for snapshot in published):
+        return published
+    return [own, *(snapshot for snapshot in published if snapshot.worker != own.worker)]
 
 
 def completeness(app: FastAPI, summary: ContainerSummary) -> Literal["complete", "incomplete"]:
@@ -69,11 +68,21 @@ def completeness(app: FastAPI, summary: ContainerSummary) -> Literal["complete",
 
 
 async def _stats(app: FastAPI) -> bytes:
-    found = summarize(await everyone(app.state.sluice))
-    summary = asdict(found) | {"statistics": completeness(app, found)}
-    pool, config = summary.pop("pool"), summary.pop("pool_config")
-    for part in (*summary["members"], *summary["workers"]):
-        part |= part.pop("pool")
+    summary = summarize(await everyone(app.state.sluice))
+    return body(summary, completeness(app, summary))
+
+
+def body(summary: ContainerSummary, statistics: Literal["complete", "incomplete"]) -> bytes:
+    pool = as_json(summary.pool)
+    config = as_json(summary.workers[0].pool_config)
     limits = {name: config.pop(name) for name in _ORIGINAL_CONFIG}
-    figures = {name: pool.pop(name) for name in _ORIGINAL} | {"pool_config": limits} | config | pool | summary
+    figures = {name: pool.pop(name) for name in _ORIGINAL} | {"pool_config": limits} | config | pool
+    figures |= {
+        "driver": summary.workers[0].driver,
+        "members": [{"member": part.member} | as_json(part.pool) for part in summary.members],
+        "workers": [as_json(worker) | as_json(worker.pool) for worker in summary.workers],
+        "coalescing": [as_json(part) for part in summary.coalescing],
+        "server_view": [as_json(part) for part in summary.server_view],
+        "statistics": statistics,
+    }
     return to_json({"success": True, "connection_pool_stats": figures})

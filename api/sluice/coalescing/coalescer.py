@@ -179,7 +179,7 @@ class Coalescer(Generic[Item, Result]):
         now = time.monotonic()
         for entry in batch:
             entry.left = now
-            self.stats.waits.observe(now - entry.arrived)
+            self.stats.wait_time.observe(now - entry.arrived)
         try:
             untils = [entry.until for entry in batch]
             latest = None if None in untils else max(until for until in untils if until is not None)

@@ -31,7 +31,7 @@ from sluice.drivers.pools import Address, AsyncPool, MemberPool, SyncPool, alrea
 from sluice.errors import PoolUnavailable, QueueTimeout
 from sluice.options import Options
 from sluice.pool.turnstile import Claim, Turnstile
-from sluice.statistics.snapshot import ANY_MEMBER, Counters
+from sluice.statistics.snapshot import ANY_MEMBER, PoolStats
 
 if TYPE_CHECKING:
     from bson import ObjectId
@@ -69,13 +69,13 @@ class Connected(Protocol):
     async def close(self) -> None: ...
 
 
-async def connect(options: Options, app_name: str, counters_of: Callable[[str], Counters]) -> Connected:
-    """A client whose pools count into `counters_of(member)`; waits for DNS at most, never for MongoDB.
+async def connect(options: Options, app_name: str, stats_of: Callable[[str], PoolStats]) -> Connected:
+    """A client whose pools count into `stats_of(member)`; waits for DNS at most, never for MongoDB.
 
     Raises what the driver raises for a `mongodb+srv` name that can't be resolved (`ConfigurationError`).
     """
     opener = _Motor if options.driver == "motor" else _PyMongo
-    client = opener(options, app_name, counters_of)
+    client = opener(options, app_name, stats_of)
     await client.open()
     return client
 
@@ -103,23 +103,23 @@ def _client_arguments(options: Options, app_name: str) -> dict[str, Any]:
     }
 
 
-def _turnstile(options: Options, name: str, counters: Counters, has_room: Callable[[], bool]) -> Turnstile:
+def _turnstile(options: Options, name: str, stats: PoolStats, has_room: Callable[[], bool]) -> Turnstile:
     return Turnstile(
         name,
         slots=options.max_pool_size,
         queue_limit=options.queue_limit,
         timeout=options.wait_queue_timeout,
-        refusals=counters.refusals,
+        stats=stats,
         has_room=has_room,
     )
 
 
 class _PyMongo:
-    def __init__(self, options: Options, app_name: str, counters_of: Callable[[str], Counters]) -> None:
+    def __init__(self, options: Options, app_name: str, stats_of: Callable[[str], PoolStats]) -> None:
         self.pools: dict[str, MemberPool] = {}
         self.gate: Turnstile | None = None
         self._options = options
-        self._counters_of = counters_of
+        self._stats_of = stats_of
         self._client = AsyncClient(**_client_arguments(options, app_name), _pool_class=self._make_pool)
 
     async def open(self) -> None:
@@ -141,8 +141,8 @@ class _PyMongo:
             options,
             is_sdam,
             client_id,
-            counters=self._counters_of(member),
-            make_turnstile=lambda name, counters, has_room: _turnstile(self._options, name, counters, has_room),
+            stats=self._stats_of(member),
+            make_turnstile=lambda name, stats, has_room: _turnstile(self._options, name, stats, has_room),
         )
         self.pools[member] = pool
         return pool
@@ -207,12 +207,12 @@ class _AgnosticClient(motor.core.AgnosticClient[Document]):
 
 
 class _Motor:
-    def __init__(self, options: Options, app_name: str, counters_of: Callable[[str], Counters]) -> None:
+    def __init__(self, options: Options, app_name: str, stats_of: Callable[[str], PoolStats]) -> None:
         self.pools: dict[str, MemberPool] = {}
         self._options = options
         self._app_name = app_name
-        self._counters_of = counters_of
-        self._gate = _turnstile(options, "all members", counters_of(ANY_MEMBER), lambda: True)
+        self._stats_of = stats_of
+        self._gate = _turnstile(options, "all members", stats_of(ANY_MEMBER), lambda: True)
         self.gate: Turnstile | None = self._gate
         self._threads = ThreadPoolExecutor(options.max_pool_size, thread_name_prefix="sluice-motor")
         self._loop = asyncio.get_running_loop()
@@ -293,7 +293,7 @@ class _Motor:
         if is_sdam:
             return synchronous.Pool(address, options, is_sdam, client_id)
         member = name_of(address)
-        pool = SyncPool(address, options, is_sdam, client_id, counters=self._counters_of(member))
+        pool = SyncPool(address, options, is_sdam, client_id, stats=self._stats_of(member))
         self.pools[member] = pool
         return pool
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,7 +26,7 @@ from sluice import deadline, timings
 from sluice.drivers import finishing
 from sluice.errors import NOTHING_WRITTEN, PoolClosed, is_refusal
 from sluice.pool.turnstile import Turnstile
-from sluice.statistics.snapshot import Counters, Gauges
+from sluice.statistics.snapshot import PoolStats
 
 if TYPE_CHECKING:
     from bson import ObjectId
@@ -40,7 +41,7 @@ already_waited: ContextVar[float] = ContextVar("sluice_already_waited", default=
 
 Address = tuple[str, int | None]
 _Connection = asynchronous.AsyncConnection | synchronous.Connection
-MakeTurnstile = Callable[[str, Counters, Callable[[], bool]], Turnstile]
+MakeTurnstile = Callable[[str, PoolStats, Callable[[], bool]], Turnstile]
 
 
 def name_of(address: Address) -> str:
@@ -54,8 +55,8 @@ def name_of(address: Address) -> str:
 class Tracker:
     """Which connections of one pool are open and checked out, and what it has counted. Threads may share it."""
 
-    def __init__(self, counters: Counters) -> None:
-        self.counters = counters
+    def __init__(self, stats: PoolStats) -> None:
+        self.stats = stats
         self.open: set[int] = set()
         self.taken: dict[int, float] = {}
         self.entering = 0
@@ -71,12 +72,12 @@ class Tracker:
         with self._lock:
             self.open.add(connection)
             self.refusal = None
-            self.counters.opened += 1
-            self.counters.creations.observe(seconds)
+            self.stats.total_created += 1
+            self.stats.create_time.observe(seconds)
 
     def failed(self, error: BaseException) -> None:
         with self._lock:
-            self.counters.failed += 1
+            self.stats.failed_to_open += 1
             if isinstance(error, OperationFailure) and is_refusal(error):
                 self.refusal = error
 
@@ -84,14 +85,14 @@ class Tracker:
         with self._lock:
             if connection in self.open:  # who closes it a second time changes nothing
                 self.open.remove(connection)
-                self.counters.closed[reason] = self.counters.closed.get(reason, 0) + 1
+                self.stats.closed[reason] = self.stats.closed.get(reason, 0) + 1
 
     def took(self, connection: int, started: float) -> None:
         now = time.monotonic()
         waited = now - started + already_waited.get()
         with self._lock:
             self.taken[connection] = now
-            self.counters.waits.observe(waited)
+            self.stats.wait_time.observe(waited)
         request = timings.current()
         if request is not None:
             request.queue_wait += waited
@@ -101,7 +102,7 @@ class Tracker:
         with self._lock:
             taken = self.taken.pop(connection, None)
             if taken is not None:
-                self.counters.uses.observe(now - taken)
+                self.stats.use_time.observe(now - taken)
 
 
 def _idle_too_long(connection: _Connection) -> bool:
@@ -212,12 +213,12 @@ class AsyncPool(asynchronous.Pool):
         is_sdam: bool = False,
         client_id: ObjectId | None = None,
         *,
-        counters: Counters,
+        stats: PoolStats,
         make_turnstile: MakeTurnstile,
     ) -> None:
         super().__init__(address, options, is_sdam, client_id)
-        self.tracker = Tracker(counters)
-        self.turnstile = make_turnstile(name_of(address), counters, self._has_room)
+        self.tracker = Tracker(stats)
+        self.turnstile = make_turnstile(name_of(address), stats, self._has_room)
         self._filling = 0
         self._returning = 0
 
@@ -341,19 +342,27 @@ class AsyncPool(asynchronous.Pool):
             self.turnstile.evict(lambda: AutoReconnect(what))
         await super()._reset(close, pause, service_id, interrupt_connections)
 
-    def gauges(self) -> Gauges:
-        entering = self._entering
-        return Gauges(
-            idle=len(self.conns),
-            used=len(self.tracker.taken),
+    @property
+    def paused(self) -> bool:
+        """The driver holds it back until it reaches the member again; or it is closed."""
+        return self.state != PoolState.READY
+
+    def stats(self, eligible: bool) -> PoolStats:
+        """What it has counted, and how it is now."""
+        turnstile = self.turnstile
+        return replace(
+            self.tracker.stats,
+            available_connections=0 if self.paused else turnstile.free,
+            active_connections=len(self.tracker.taken),
+            idle_connections=len(self.conns),
             connecting=self._pending,
-            waiting=self.turnstile.waiting + entering,
-            oldest_wait=self.turnstile.oldest_wait,
-            slots=self.turnstile.slots,
-            held=self.turnstile.held,
-            free=self.turnstile.free if self.state == PoolState.READY else 0,
-            queue_limit=self.turnstile.queue_limit,
-            paused=self.state != PoolState.READY,
+            waiting=turnstile.waiting + self._entering,
+            oldest_waiter_seconds=turnstile.oldest_wait,
+            wait_queue_limit=turnstile.queue_limit,
+            paused_pools=int(self.paused),
+            permits=turnstile.slots,
+            permits_held=turnstile.held,
+            eligible=eligible,
         )
 
 
@@ -367,10 +376,10 @@ class SyncPool(synchronous.Pool):
         is_sdam: bool = False,
         client_id: ObjectId | None = None,
         *,
-        counters: Counters,
+        stats: PoolStats,
     ) -> None:
         super().__init__(address, options, is_sdam, client_id)
-        self.tracker = Tracker(counters)
+        self.tracker = Tracker(stats)
 
     def _get_conn(self, checkout_started_time: float, handler: _SyncHandler | None = None) -> synchronous.Connection:
         started = time.monotonic()
@@ -423,13 +432,21 @@ class SyncPool(synchronous.Pool):
             if is_refusal(error):  # nor would it let in who has a connection now
                 self.reset()
 
-    def gauges(self) -> Gauges:
-        return Gauges(
-            idle=len(self.conns),
-            used=len(self.tracker.taken),
+    @property
+    def paused(self) -> bool:
+        """The driver holds it back until it reaches the member again; or it is closed."""
+        return self.state != PoolState.READY
+
+    def stats(self, eligible: bool) -> PoolStats:
+        """What it has counted, and how it is now; the queue is that of the gate."""
+        return replace(
+            self.tracker.stats,
+            active_connections=len(self.tracker.taken),
+            idle_connections=len(self.conns),
             connecting=self._pending,
             waiting=self.tracker.entering,
-            paused=self.state != PoolState.READY,
+            paused_pools=int(self.paused),
+            eligible=eligible,
         )
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from sluice import deadline
 from sluice.errors import QueueFull, QueueTimeout
+from sluice.statistics.snapshot import PoolStats
 
 
 class Claim(Enum):
@@ -25,14 +25,6 @@ class Claim(Enum):
     """Only after the timeout: it belongs to something that has begun, a transaction."""
     FINISHING = auto()
     """Not at all: what it ends would stay open on the server."""
-
-
-@dataclass(slots=True)
-class Refusals:
-    """Since the start: operations that the turnstile turned away."""
-
-    full: int = 0
-    timeout: int = 0
 
 
 class Turnstile:
@@ -49,14 +41,14 @@ class Turnstile:
         slots: int,
         queue_limit: int,
         timeout: float,
-        refusals: Refusals | None = None,
+        stats: PoolStats | None = None,
         has_room: Callable[[], bool] = lambda: True,
     ) -> None:
         self.name = name
         self.slots = slots
         self.queue_limit = queue_limit
         self.timeout = timeout
-        self.refusals = refusals or Refusals()
+        self.stats = stats or PoolStats()
         self.held = 0
         self._has_room = has_room
         self._waiters: OrderedDict[asyncio.Future[None], float] = OrderedDict()
@@ -96,7 +88,7 @@ class Turnstile:
         if self.enter_at_once():
             return
         if len(self._waiters) >= self.queue_limit and claim is Claim.ORDINARY:
-            self.refusals.full += 1
+            self.stats.refused_queue_full += 1
             raise QueueFull(f"{self.name}: {self.slots} in use and {self.queue_limit} waiting")
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
@@ -139,6 +131,6 @@ class Turnstile:
 
     def _expire(self, turn: asyncio.Future[None]) -> None:
         if not turn.done():
-            self.refusals.timeout += 1
+            self.stats.refused_queue_timeout += 1
             waited = asyncio.get_running_loop().time() - self._waiters[turn]
             turn.set_exception(QueueTimeout(f"{self.name}: no connection came free in {waited * 1000:.0f} ms"))

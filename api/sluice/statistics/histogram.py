@@ -1,8 +1,9 @@
-"""Histograms of durations that can be added up over workers and continued by a slot's next owner."""
+"""Histograms that can be added up over workers and continued by a slot's next owner."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 # Seconds: from a queue that is empty to one that is at its limit.
@@ -13,29 +14,40 @@ BOUNDS = (
 
 @dataclass(slots=True)
 class Histogram:
-    """Counts per bucket (the last one is above every bound) and the sum of all that was observed, in seconds."""
+    """Counts per bucket (the last one is above every bound) and the sum of all that was observed."""
 
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
+    bounds: tuple[float, ...] = BOUNDS
+    counts: list[int] = field(default_factory=list)
     total: float = 0.0
 
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
-        self.total += seconds
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for counts that don't belong to these bounds."""
+        self.counts = self.counts or [0] * (len(self.bounds) + 1)
+        if len(self.counts) != len(self.bounds) + 1:
+            raise ValueError(f"{len(self.counts)} buckets for {len(self.bounds)} bounds")
 
-    def add(self, other: Histogram) -> None:
-        """Add what another histogram has counted."""
-        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
-        self.total += other.total
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
 
-    def copy(self) -> Histogram:
-        return Histogram(self.counts.copy(), self.total)
+    @classmethod
+    def added(cls, histograms: Sequence[Histogram]) -> Histogram:
+        """All that several with the same bounds, one at least, have counted."""
+        counts = [sum(column) for column in zip(*(each.counts for each in histograms), strict=True)]
+        return cls(histograms[0].bounds, counts, sum((each.total for each in histograms), start=0.0))
 
     @property
     def count(self) -> int:
         return sum(self.counts)
 
+    @property
+    def mean(self) -> float | None:
+        """None before the first observation."""
+        count = self.count
+        return self.total / count if count else None
+
     def quantile(self, share: float) -> float | None:
-        """Seconds below which `share` (0 to 1) of the observations lie; None before the first.
+        """The value below which `share` (0 to 1) of the observations lie; None before the first.
 
         Linear within a bucket, as Prometheus' `histogram_quantile`; above the last bound, that bound.
         """
@@ -43,9 +55,9 @@ class Histogram:
         if self.count == 0:
             return None
         seen = 0
-        for number, (bound, count) in enumerate(zip(BOUNDS, self.counts, strict=False)):
+        for number, (bound, count) in enumerate(zip(self.bounds, self.counts, strict=False)):
             if count and seen + count >= rank:
-                lower = BOUNDS[number - 1] if number else 0.0
+                lower = self.bounds[number - 1] if number else 0.0
                 return lower + (bound - lower) * (rank - seen) / count
             seen += count
-        return BOUNDS[-1]
+        return self.bounds[-1]

@@ -61,7 +61,7 @@ class MembersView:
 
     async def refresh(self, members: Sequence[str]) -> None:
         """Ask these members (`host:port`), if this is the worker to do it. Says why when they can't be asked."""
-        lowest = min((worker.slot for worker in read_all(self._slot.directory) if worker.alive), default=None)
+        lowest = min((worker.worker for worker in read_all(self._slot.directory) if worker.alive), default=None)
         if lowest != self._slot.number:
             self.statuses = []
             await self.close()

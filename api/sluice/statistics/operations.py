@@ -32,7 +32,7 @@ class Operations:
         key = (collection, operation)
         stats = self._stats.get(key)
         if stats is None:
-            stats = self._stats[key] = OperationStats(collection, operation)
+            stats = self._stats[key] = OperationStats(collection=collection, operation=operation)
         return _Measurement(stats, self._slow, self._refused)
 
     def stats(self) -> list[OperationStats]:
@@ -55,7 +55,7 @@ class _Measurement:
     ) -> None:
         seconds = time.monotonic() - self._started
         stats = self._stats
-        stats.durations.observe(seconds)
+        stats.duration.observe(seconds)
         if error is not None and kind is not None:
             if is_refusal(error):
                 self._refused(error)

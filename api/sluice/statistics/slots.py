@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sluice.statistics.snapshot import WorkerSnapshot, decode, encode
+from sluice.statistics.encoding import decode, encode
+from sluice.statistics.snapshot import WorkerSnapshot
 
 log = logging.getLogger(__name__)
 

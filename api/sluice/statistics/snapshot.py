@@ -1,133 +1,187 @@
-"""What a worker knows at one instant, and how it is written to its slot.
+"""Every statistic, declared once (see `sluice.statistics.figures`), and what a worker knows at one instant.
 
-Gauges (`Gauges`, the worker's own figures) describe now and end with the worker; counters (`Counters`,
-`OperationStats`) describe the time since the slot was first used and are continued by its next owner.
+Gauges describe now and end with the worker; counters and histograms describe the time since the slot was first used
+and are continued by its next owner. The order of the fields is that of `/connection-stats`.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import time
 from dataclasses import dataclass, field
-from typing import Annotated
 
-from pydantic import Field, TypeAdapter
-
-from sluice.pool.turnstile import Refusals
+from sluice.statistics.figures import added, counter, counters, gauge, histogram, label, state
 from sluice.statistics.histogram import Histogram
 
 ANY_MEMBER = "*"
 """The member of a wait queue that stands before all members (Motor's)."""
 
+BATCH_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+"""Upper bounds of the buckets that batches are counted in by their size; a larger one counts in one more."""
 
-@dataclass(slots=True)
-class Counters:
-    """Since the start, for one member's pool."""
-
-    opened: int = 0
-    failed: int = 0
-    closed: dict[str, int] = field(default_factory=dict)
-    refusals: Refusals = field(default_factory=Refusals)
-    waits: Histogram = field(default_factory=Histogram)
-    uses: Histogram = field(default_factory=Histogram)
-    creations: Histogram = field(default_factory=Histogram)
-
-    def add(self, other: Counters) -> None:
-        self.opened += other.opened
-        self.failed += other.failed
-        for reason, count in other.closed.items():
-            self.closed[reason] = self.closed.get(reason, 0) + count
-        self.refusals.full += other.refusals.full
-        self.refusals.timeout += other.refusals.timeout
-        self.waits.add(other.waits)
-        self.uses.add(other.uses)
-        self.creations.add(other.creations)
+_OPEN = "Open connections, by state: idle or used."
 
 
 @dataclass(slots=True, kw_only=True)
-class Gauges:
-    """Now, for one member's pool and the turnstile before it.
+class PoolStats:
+    """One member's pool and the turnstile before it, or several added up."""
 
-    `waiting` counts operations that have no connection yet, at the turnstile or while one is opened for them;
-    `connecting` the connections that are being opened. `slots` and `held` are the turnstile's; a pool without one of
-    its own has none. `eligible`: the default read preference may send operations here.
-    """
-
-    idle: int = 0
-    used: int = 0
-    connecting: int = 0
-    waiting: int = 0
-    oldest_wait: float = 0.0
-    slots: int = 0
-    held: int = 0
-    free: int = 0
-    queue_limit: int = 0
-    paused: bool = False
+    current_connections: int = gauge("Open connections: active and idle ones.", derived=True)
+    available_connections: int = gauge(
+        "Operations that could start now without waiting.", "db_client_connection_available", total="sum of eligible"
+    )
+    total_created: int = counter("Connections opened.", "db_client_connection_created_total")
+    active_connections: int = gauge(
+        "Connections that are checked out.", "db_client_connection_count", labels={"state": "used"}, metric_help=_OPEN
+    )
+    idle_connections: int = gauge(
+        "Connections that are open and free.", "db_client_connection_count", labels={"state": "idle"}, metric_help=_OPEN
+    )
+    connecting: int = gauge("Connections that are being opened.", "db_client_connection_connecting")
+    waiting: int = gauge("Operations that wait for a connection.", "db_client_connection_pending_requests")
+    oldest_waiter_seconds: float = gauge(
+        "How long the longest waiter has waited.",
+        "db_client_connection_oldest_wait_seconds",
+        unit="seconds",
+        total="max",
+        default=0.0,
+    )
+    wait_queue_limit: int = gauge("Operations that may wait; the next is refused.", "db_client_connection_queue_limit")
+    utilization: float = gauge("Permits held of those there are, 0 to 1.", unit="ratio", default=0.0, derived=True)
+    paused_pools: int = gauge(
+        "Pools that the driver has paused, since their member can't be reached.", "db_client_connection_paused"
+    )
+    refused_queue_full: int = counter("Operations refused at a full queue.", "db_client_connection_refused_total")
+    refused_queue_timeout: int = counter(
+        "Operations that timed out waiting for a connection.", "db_client_connection_timeouts_total"
+    )
+    failed_to_open: int = counter("Connections that could not be opened.", "db_client_connection_create_failures_total")
+    closed: dict[str, int] = counters(
+        "Connections closed, by reason.", "db_client_connection_closed_total", by="reason"
+    )
+    wait_time: Histogram = histogram(
+        "Time to get a connection from the pool.", "db_client_connection_wait_time_seconds"
+    )
+    use_time: Histogram = histogram("Time that a connection was checked out.", "db_client_connection_use_time_seconds")
+    create_time: Histogram = histogram("Time to open a connection.", "db_client_connection_create_time_seconds")
+    permits: int = gauge(
+        "Operations that the turnstile lets in at once.",
+        "db_client_connection_slots",
+        total="sum of eligible",
+        in_json=False,
+    )
+    permits_held: int = gauge(
+        "Operations that the turnstile has let in.",
+        "db_client_connection_slots_held",
+        total="sum of eligible",
+        in_json=False,
+    )
     eligible: bool = False
+    """The default read preference may send operations here."""
+
+    def __post_init__(self) -> None:
+        self.current_connections = self.active_connections + self.idle_connections
+        self.utilization = self.permits_held / self.permits if self.permits else 0.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class PoolSnapshot:
-    """One member's pool in one worker; `gauges` is None once the pool is gone and only its past counts."""
+    """One member's pool in one worker; `exists` is False once the pool is gone and only its past counts."""
 
-    member: str
-    gauges: Gauges | None
-    counters: Counters
+    member: str = label("Its address, `*` for the one wait queue that Motor has for all members.", "server_address")
+    exists: bool
+    stats: PoolStats
 
 
 @dataclass(slots=True)
 class OperationStats:
-    """Since the start, for one kind of operation on one collection."""
+    """One kind of operation on one collection."""
 
-    collection: str
-    operation: str
-    durations: Histogram = field(default_factory=Histogram)
-    errors: dict[str, int] = field(default_factory=dict)
-
-
-BATCH_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-"""Upper bounds of the buckets that batches are counted in by their size; a larger one counts in one more."""
+    collection: str = label("The collection.", "db_collection_name")
+    operation: str = label("The driver's method.", "db_operation_name")
+    duration: Histogram = histogram(
+        "Query execution time, queue wait included.", "db_client_operation_duration_seconds"
+    )
+    errors: dict[str, int] = counters(
+        "Operations that ended with an error, by its class.", "db_client_operation_errors_total", by="error_type"
+    )
 
 
 @dataclass(slots=True)
 class CoalescerStats:
-    """Reads or writes of one collection that travel in batches; `in_flight` and `waiting` are now, the rest since the
-    start. `operations` less `batches` is what coalescing has saved."""
+    """Reads or writes of one collection that travel in batches."""
 
-    kind: str
-    collection: str
-    in_flight: int = 0
-    waiting: int = 0
-    operations: int = 0
-    batches: int = 0
-    refused: int = 0
-    sizes: list[int] = field(default_factory=lambda: [0] * (len(BATCH_SIZES) + 1))
-    waits: Histogram = field(default_factory=Histogram)
+    kind: str = label("`read` or `write`.", "kind")
+    collection: str = label("The collection.", "db_collection_name")
+    operations: int = counter("Operations that callers asked for.", "sluice_coalescing_operations_total")
+    batches: int = counter("Batches that were sent.")
+    saved: int = counter("Round trips that coalescing has saved: operations less batches.", derived=True)
+    in_flight: int = gauge("Batches that are in flight.", "sluice_coalescing_in_flight")
+    waiting: int = gauge("Operations that wait for a batch.", "sluice_coalescing_waiting")
+    refused: int = counter("Operations refused since too many waited.", "sluice_coalescing_refused_total")
+    mean_batch_size: float = gauge("Operations in one batch, on average.", default=0.0, derived=True)
+    wait_time: Histogram = histogram(
+        "Time that an operation waited for its batch to leave.", "sluice_coalescing_wait_time_seconds"
+    )
+    batch_size: Histogram = histogram(
+        "Operations in one batch; its count is what was really sent.",
+        "sluice_coalescing_batch_size",
+        unit="operations",
+        bounds=BATCH_SIZES,
+        in_json=False,
+    )
+
+    def __post_init__(self) -> None:
+        self.saved = self.operations - self.batches
+        self.mean_batch_size = self.operations / self.batches if self.batches else 0.0
 
     def count(self, size: int) -> None:
         """One batch of so many operations leaves."""
         self.batches += 1
         self.operations += size
-        self.sizes[bisect_left(BATCH_SIZES, size)] += 1
+        self.batch_size.observe(size)
 
 
 @dataclass(slots=True)
 class MemberStatus:
     """What a member reports of itself; None where the monitoring user may not ask or the member doesn't say."""
 
-    member: str
-    up: bool
-    taken_at: float
-    role: str | None = None
-    connections_current: int | None = None
-    connections_available: int | None = None
-    connections_total_created: int | None = None
-    lag: float | None = None
-    operations: dict[str, int] = field(default_factory=dict)
-    cache_used_bytes: int | None = None
-    cache_max_bytes: int | None = None
-    cache_dirty_bytes: int | None = None
-    disk_used_bytes: int | None = None
-    disk_size_bytes: int | None = None
+    member: str = label("Its address.", "member")
+    up: bool = gauge("1 when the member answers.", "mongodb_member_up", default=False)
+    taken_at: float = gauge("Unix time at which it was asked.", unit="seconds", default=0.0)
+    role: str | None = state("1 for the member's present role.", "mongodb_member_role", by="role")
+    connections_current: int | None = gauge(
+        "Open connections, everybody's.", "mongodb_member_connections_current", default=None
+    )
+    connections_available: int | None = gauge(
+        "Connections it would still accept.", "mongodb_member_connections_available", default=None
+    )
+    connections_total_created: int | None = counter(
+        "Connections it has accepted.", "mongodb_member_connections_created_total", default=None
+    )
+    lag: float | None = gauge(
+        "Time behind the primary; absent while nobody knows.",
+        "mongodb_member_replication_lag_seconds",
+        unit="seconds",
+        default=None,
+    )
+    operations: dict[str, int] = counters(
+        "Operations since its start, by kind.", "mongodb_member_operations_total", by="kind"
+    )
+    cache_used_bytes: int | None = gauge(
+        "Bytes in the storage engine's cache.", "mongodb_member_cache_used_bytes", unit="bytes", default=None
+    )
+    cache_max_bytes: int | None = gauge(
+        "The storage engine's cache limit.", "mongodb_member_cache_max_bytes", unit="bytes", default=None
+    )
+    cache_dirty_bytes: int | None = gauge(
+        "Changed bytes in the cache.", "mongodb_member_cache_dirty_bytes", unit="bytes", default=None
+    )
+    disk_used_bytes: int | None = gauge(
+        "Used bytes of its data's file system.", "mongodb_member_disk_used_bytes", unit="bytes", default=None
+    )
+    disk_size_bytes: int | None = gauge(
+        "Size of that file system.", "mongodb_member_disk_size_bytes", unit="bytes", default=None
+    )
 
     @property
     def connection_limit(self) -> int | None:
@@ -139,45 +193,91 @@ class MemberStatus:
 
 @dataclass(slots=True)
 class PoolConfig:
-    """The limits of each pool; times in milliseconds, as their settings have them."""
+    """The limits of each pool, as their settings have them."""
 
-    max_pool_size: int
-    min_pool_size: int
-    max_idle_time_ms: int | None
-    wait_queue_timeout_ms: int
+    max_pool_size: int = gauge("Connections that a pool may open.", "db_client_connection_max")
+    min_pool_size: int = gauge("Connections that a pool keeps open.", "db_client_connection_idle_min")
+    max_idle_time_ms: int | None = gauge(
+        "Idle time after which a connection is closed; null for never.", unit="milliseconds", default=None
+    )
+    wait_queue_timeout_ms: int = gauge("The longest wait for a connection.", unit="milliseconds")
+    idle_max: int = gauge(
+        "Idle connections that a pool may keep.", "db_client_connection_idle_max", derived=True, in_json=False
+    )
+
+    def __post_init__(self) -> None:
+        self.idle_max = self.max_pool_size
 
 
 @dataclass(slots=True, kw_only=True)
 class WorkerSnapshot:
-    """One worker. `taken_at` and `started_at` are Unix times, `starts` counts the owners that the slot has had."""
+    """One worker. Its slot's number names it; whether it is `alive`, `slots.read_all` says."""
 
-    slot: int
-    pid: int
-    host: str
-    app_name: str
+    worker: int = label("The number of its slot.", "worker")
+    pid: int = label("Its process id, as its container has it.")
+    app_name: str = label("What the members know it by.")
+    ready: bool = gauge("1 when the worker can serve.", "sluice_worker_ready", default=False)
+    starts: int = counter("Workers that have had this slot.", "sluice_worker_starts_total")
+    uptime_seconds: float = gauge("Time since its start.", unit="seconds", default=0.0, derived=True)
+    age_seconds: float = gauge(
+        "Age of these figures; more than some seconds mean that its event loop stands still.",
+        unit="seconds",
+        default=0.0,
+        derived=True,
+    )
+    loop_lag_seconds: float = gauge(
+        "Worst delay of the event loop in the last second.",
+        "sluice_worker_event_loop_lag_seconds",
+        unit="seconds",
+        default=0.0,
+    )
+    cpu_seconds: float = counter("CPU time used.", "sluice_worker_cpu_seconds_total", unit="seconds", default=0.0)
+    memory_bytes: int = gauge("Resident memory.", "sluice_worker_memory_bytes", unit="bytes")
+    started_at: float = gauge(
+        "Unix time of the worker's start.",
+        "sluice_worker_started_at_seconds",
+        unit="seconds",
+        default=0.0,
+        in_json=False,
+    )
+    taken_at: float = gauge(
+        "Unix time of these figures.",
+        "sluice_worker_statistics_taken_at_seconds",
+        unit="seconds",
+        default=0.0,
+        in_json=False,
+    )
     driver: str
-    started_at: float
-    taken_at: float
-    starts: int
-    ready: bool
-    loop_lag: float
-    cpu_seconds: float
-    memory_bytes: int
     pool_config: PoolConfig
     pools: list[PoolSnapshot]
     operations: list[OperationStats]
     coalescers: list[CoalescerStats]
     members: list[MemberStatus]
-    alive: Annotated[bool, Field(exclude=True)] = True
+    alive: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        now = time.time()
+        self.uptime_seconds, self.age_seconds = now - self.started_at, now - self.taken_at
+
+    @property
+    def pool(self) -> PoolStats:
+        """All its pools added up."""
+        return added(PoolStats, [pool.stats for pool in self.pools])
 
 
-_adapter = TypeAdapter(WorkerSnapshot)
+@dataclass(slots=True, kw_only=True)
+class ConnectionPlan:
+    """What the configuration may open, over all containers."""
+
+    connections: int = gauge(
+        "Connections to each member that the configuration may open.", "sluice_connections_configured"
+    )
+    budget: int | None = gauge(
+        "Connections to each member that CONNECTION_BUDGET allows; absent without one.",
+        "sluice_connection_budget",
+        default=None,
+    )
 
 
-def encode(snapshot: WorkerSnapshot) -> bytes:
-    return _adapter.dump_json(snapshot)
-
-
-def decode(data: bytes) -> WorkerSnapshot:
-    """Raises `pydantic.ValidationError` for what another version wrote."""
-    return _adapter.validate_json(data)
+TABLES = (PoolStats, PoolConfig, OperationStats, CoalescerStats, WorkerSnapshot, ConnectionPlan, MemberStatus)
+"""Whatever declares figures, with the labels of `PoolSnapshot` for the first two."""

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from sluice import Sluice
-from sluice.statistics.snapshot import Gauges
+from sluice.statistics.snapshot import PoolStats
 from sluice.statistics.summary import ContainerSummary, summarize
 from tests.replica_set import ReplicaSet
 
@@ -29,15 +29,15 @@ def total(sluice: Sluice) -> ContainerSummary:
     return summarize([sluice.snapshot()])
 
 
-def queue(sluice: Sluice) -> Gauges:
+def queue(sluice: Sluice) -> PoolStats:
     """The turnstile that an operation on the primary passes."""
-    rows = [pool.gauges for pool in sluice.snapshot().pools if pool.gauges and pool.gauges.slots]
-    return next(row for row in rows if row.eligible)
+    rows = [pool.stats for pool in sluice.snapshot().pools]
+    return next(row for row in rows if row.permits and row.eligible)
 
 
 def held(sluice: Sluice) -> int:
-    """Slots that operations hold, at every turnstile."""
-    return sum(pool.gauges.held for pool in sluice.snapshot().pools if pool.gauges)
+    """Permits that operations hold, at every turnstile."""
+    return sum(pool.stats.permits_held for pool in sluice.snapshot().pools)
 
 
 def connections_of(replica_set: ReplicaSet, app_name: str) -> dict[str, int]:

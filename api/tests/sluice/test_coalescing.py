@@ -20,7 +20,7 @@ from pymongo.errors import DocumentTooLarge, DuplicateKeyError, WriteError
 from sluice import DeadlineExceeded, PoolUnavailable, QueueFull, Sluice, deadline
 from sluice.coalescing.coalescer import Limits
 from sluice.coalescing.reader import key_of
-from sluice.statistics.summary import CoalescingSummary
+from sluice.statistics.snapshot import CoalescerStats
 from tests.conftest import OpenSluice, until
 from tests.replica_set import ReplicaSet
 from tests.sluice.support import fail, settle, total, with_one_document
@@ -37,7 +37,7 @@ ASKED: list[Any] = [
 ]  # fmt: skip
 
 
-def stats(sluice: Sluice, kind: str) -> CoalescingSummary:
+def stats(sluice: Sluice, kind: str) -> CoalescerStats:
     return next(row for row in total(sluice).coalescing if row.kind == kind)
 
 

@@ -276,7 +276,9 @@ class World:
 
 
 def at_rest(row: CoalescerStats) -> bool:
-    return (row.in_flight, row.waiting) == (0, 0) and row.batches <= row.operations and sum(row.sizes) == row.batches
+    return (
+        (row.in_flight, row.waiting) == (0, 0) and row.batches <= row.operations and row.batch_size.count == row.batches
+    )
 
 
 def after(call: Call, state: int | None) -> list[int | None]:

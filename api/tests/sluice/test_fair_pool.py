@@ -58,7 +58,7 @@ async def test_beyond_the_queue_limit_an_operation_is_refused_at_once(open_sluic
     await with_one_document(sluice)
     tasks = [asyncio.create_task(slow(sluice, 0.5)) for _ in range(6)]
     await until(lambda: total(sluice).pool.waiting == 4)
-    assert queue(sluice).free == 0
+    assert queue(sluice).available_connections == 0
     started = time.monotonic()
     with pytest.raises(QueueFull):
         await sluice.collection("slow").find_one({})

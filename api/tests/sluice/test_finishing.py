@@ -36,7 +36,7 @@ def background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
 async def full_queue(sluice: Sluice, seconds: float = 0.5) -> AsyncIterator[None]:
     """A pool of one, with one operation that waits and no room for a second."""
     busy = [background(slow(sluice, seconds)) for _ in range(2)]
-    await until(lambda: queue(sluice).held == 1 and queue(sluice).waiting == 1)
+    await until(lambda: queue(sluice).permits_held == 1 and queue(sluice).waiting == 1)
     with pytest.raises(QueueFull):
         await quick(sluice)
     yield
@@ -126,7 +126,7 @@ async def test_a_transaction_whose_first_operation_is_cancelled_is_not_begun_beh
         task.cancel()
         await asyncio.sleep(0)
     await settle([task])
-    await until(lambda: queue(sluice).held == 0)
+    await until(lambda: queue(sluice).permits_held == 0)
     await until(lambda: open_transactions(replica_set) == 0, 2)
     assert await stored(sluice) is None
 
@@ -158,7 +158,7 @@ async def test_the_queues_timeout_keeps_no_commit_from_being_sent(
     await with_one_document(sluice)
     async with begun_transaction(sluice) as session:
         busy = asyncio.create_task(slow(sluice, 1))
-        await until(lambda: queue(sluice).held == 1)
+        await until(lambda: queue(sluice).permits_held == 1)
         with pytest.raises(QueueTimeout) as outside:
             await quick(sluice)
         with pytest.raises(QueueTimeout) as inside:
@@ -180,7 +180,7 @@ async def test_a_commit_whose_caller_runs_out_of_time_in_the_queue_leaves_no_tra
         async with deadline.limit(0.5), sluice.transaction() as session:
             await sluice.collection("slow").update_one({"_id": 1}, {"$set": {"n": 1}}, session=session)
             busy = background(slow(sluice, 1.5))
-            await until(lambda: queue(sluice).held == 1)
+            await until(lambda: queue(sluice).permits_held == 1)
     assert open_transactions(replica_set) == 0
     # PyMongo takes the transaction for ended, so that it can only be committed; Motor's isn't, and is aborted.
     assert await stored(sluice) == (1 if driver == "pymongo" else None)
@@ -199,7 +199,7 @@ async def test_a_commit_that_gets_no_answer_does_not_hold_its_cancelled_caller(
         with replica_set.direct(replica_set.primary()) as client:
             client.admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=block)
         commit = asyncio.create_task(session.commit_transaction())
-        await until(lambda: queue(sluice).held == 1)
+        await until(lambda: queue(sluice).permits_held == 1)
         commit.cancel()
         _, pending = await asyncio.wait({commit}, timeout=2)
         assert not pending

@@ -48,7 +48,9 @@ async def test_a_slow_members_queue_is_seen_by_server_selection(
 
 def idle(sluice: Sluice) -> list[int]:
     """Idle connections of each member."""
-    return [pool.gauges.idle for pool in sluice.snapshot().pools if pool.gauges and pool.member != ANY_MEMBER]
+    return [
+        pool.stats.idle_connections for pool in sluice.snapshot().pools if pool.exists and pool.member != ANY_MEMBER
+    ]
 
 
 async def test_the_minimum_stays_open_and_what_is_beyond_it_goes(open_sluice: OpenSluice) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from sluice.statistics.histogram import Histogram
 from sluice.statistics.slots import Slot, read_all
-from sluice.statistics.snapshot import Counters, Gauges, PoolConfig, PoolSnapshot, WorkerSnapshot
+from sluice.statistics.snapshot import PoolConfig, PoolSnapshot, PoolStats, WorkerSnapshot
 from sluice.statistics.summary import summarize
 
 API = Path(__file__).resolve().parents[2]
@@ -27,15 +27,17 @@ sys.stdin.read()
 
 
 def snapshot(slot: int = 0, *, used: int = 1, opened: int = 5, waits: int = 3) -> WorkerSnapshot:
-    counters = Counters(opened=opened)
+    stats = PoolStats(
+        total_created=opened, idle_connections=2, active_connections=used,
+        permits=10, permits_held=used, available_connections=10 - used, eligible=True,
+    )  # fmt: skip
     for _ in range(waits):
-        counters.waits.observe(0.002)
-    gauges = Gauges(idle=2, used=used, slots=10, held=used, free=10 - used, eligible=True)
+        stats.wait_time.observe(0.002)
     return WorkerSnapshot(
-        slot=slot, pid=os.getpid(), host="here", app_name="sluice-here-0", driver="pymongo", started_at=1.0,
-        taken_at=time.time(), starts=1, ready=True, loop_lag=0.0, cpu_seconds=1.0, memory_bytes=1,
+        worker=slot, pid=os.getpid(), app_name="sluice-here-0", driver="pymongo", started_at=1.0,
+        taken_at=time.time(), starts=1, ready=True, loop_lag_seconds=0.0, cpu_seconds=1.0, memory_bytes=1,
         pool_config=PoolConfig(10, 1, 30_000, 5_000),
-        pools=[PoolSnapshot("a:1", gauges, counters)],
+        pools=[PoolSnapshot(member="a:1", exists=True, stats=stats)],
         operations=[], coalescers=[], members=[],
     )  # fmt: skip
 
@@ -124,7 +126,7 @@ def test_gauges_end_with_their_worker_and_counters_live_on(tmp_path: Path) -> No
     with Slot_of(tmp_path) as again:
         previous = again.previous()
         assert previous is not None
-        assert previous.pools[0].counters.opened == 5
+        assert previous.pools[0].stats.total_created == 5
 
 
 def test_the_sums_are_the_sums_of_their_parts(tmp_path: Path) -> None:
@@ -165,7 +167,7 @@ def test_a_slot_whose_folder_was_deleted_is_claimed_anew(tmp_path: Path) -> None
         slot.hold()
         slot.publish(snapshot(slot.number))
     assert [slot.number for slot in slots] == [1, 0]
-    assert [found.slot for found in read_all(tmp_path / "statistics") if found.alive] == [0, 1]
+    assert [found.worker for found in read_all(tmp_path / "statistics") if found.alive] == [0, 1]
     for slot in slots:
         slot.close()
         slot.hold()  # given up for good
@@ -188,9 +190,7 @@ def test_quantiles_interpolate_within_a_bucket() -> None:
     assert histogram.quantile(0.5) == pytest.approx(0.0075)
     histogram.observe(1000)
     assert histogram.quantile(1) == 30
-    other = histogram.copy()
-    other.add(histogram)
-    assert (other.count, histogram.count) == (202, 101)
+    assert (Histogram.added([histogram, histogram]).count, histogram.count) == (202, 101)
 
 
 class Slot_of:  # noqa: N801 used as a function

@@ -61,7 +61,7 @@ async def test_a_full_queue_refuses_at_once_and_counts_it() -> None:
     await until(lambda: turnstile.waiting == 1)
     with pytest.raises(QueueFull, match="test: 1 in use and 1 waiting"):
         await turnstile.enter()
-    assert turnstile.refusals.full == 1
+    assert turnstile.stats.refused_queue_full == 1
     turnstile.leave()
     await waiter
 
@@ -79,7 +79,7 @@ async def test_a_full_queue_takes_in_what_has_begun_and_what_ends_something_in_t
     assert not finishing.done()
     turnstile.leave()
     await finishing
-    assert (turnstile.waiting, turnstile.held, turnstile.refusals.timeout) == (0, 1, 1)
+    assert (turnstile.waiting, turnstile.held, turnstile.stats.refused_queue_timeout) == (0, 1, 1)
 
 
 @pytest.mark.parametrize("claim", Claim)
@@ -95,7 +95,7 @@ async def test_a_waiter_times_out_and_is_forgotten() -> None:
     await fill(turnstile)
     with pytest.raises(QueueTimeout, match="no connection came free"):
         await turnstile.enter()
-    assert (turnstile.waiting, turnstile.held, turnstile.refusals.timeout) == (0, 1, 1)
+    assert (turnstile.waiting, turnstile.held, turnstile.stats.refused_queue_timeout) == (0, 1, 1)
 
 
 async def test_the_requests_deadline_shortens_the_wait_and_wins_over_its_cancellation() -> None:

@@ -161,8 +161,8 @@ class TurnstileMachine(RuleBasedStateMachine):
         assert {who for who, task in self.tasks.items() if not task.done()} == set(model.waiting)
         assert {who: outcome_of(task) for who, task in self.tasks.items() if task.done()} == model.outcome
         assert self.entered == sorted(self.entered), "overtaken"
-        assert turnstile.refusals.full == list(model.outcome.values()).count(QueueFull)
-        assert turnstile.refusals.timeout == list(model.outcome.values()).count(QueueTimeout)
+        assert turnstile.stats.refused_queue_full == list(model.outcome.values()).count(QueueFull)
+        assert turnstile.stats.refused_queue_timeout == list(model.outcome.values()).count(QueueTimeout)
 
     def teardown(self) -> None:
         if not hasattr(self, "model"):
