@@ -12,7 +12,6 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from pymongo.errors import PyMongoError
 
 from sluice.coalescing.coalescer import Limits
@@ -22,6 +21,7 @@ from sluice.drivers.connecting import Connected, Document, connect
 from sluice.drivers.pools import name_of
 from sluice.errors import NotPrepared, PoolUnavailable, brief, is_refusal
 from sluice.options import Options
+from sluice.statistics import process
 from sluice.statistics.figures import past
 from sluice.statistics.members import MembersView
 from sluice.statistics.operations import READS, Operations
@@ -94,7 +94,6 @@ class Sluice:
         self._starts = previous.starts + 1 if previous else 1
         self._started_at = time.time()
         self._loop_lag = 0.0
-        self._process = psutil.Process()
         self._cpu_before = previous.cpu_seconds if previous else 0.0
 
     # What applications use
@@ -210,9 +209,6 @@ class Sluice:
     def snapshot(self) -> WorkerSnapshot:
         """Everything about this worker, in one step: nothing else runs meanwhile."""
         now = time.time()
-        process = self._process
-        with process.oneshot():
-            cpu, memory = process.cpu_times(), process.memory_info().rss
         options = self.options
         return WorkerSnapshot(
             worker=self.slot.number,
@@ -224,8 +220,8 @@ class Sluice:
             starts=self._starts,
             ready=self.ready,
             loop_lag_seconds=self._loop_lag,
-            cpu_seconds=self._cpu_before + cpu.user + cpu.system,
-            memory_bytes=memory,
+            cpu_seconds=self._cpu_before + process.cpu_seconds(),
+            memory_bytes=process.memory_bytes(),
             pool_config=PoolConfig(
                 max_pool_size=options.max_pool_size,
                 min_pool_size=options.min_pool_size,

@@ -19,10 +19,12 @@ from pydantic import SecretStr
 from app.http.problems import Kind, of_status
 from app.settings.model import Settings
 from app.settings.stack import StackSettings
+from scripts.figures import PAGES, written
 from sluice.pool.budget import Demand
 from sluice.statistics import metrics
 from sluice.statistics.figures import figures
-from sluice.statistics.snapshot import CoalescerStats, PoolStats, WorkerSnapshot
+from sluice.statistics.snapshot import TABLES, PoolStats
+from sluice.statistics.summary import Distribution
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -113,7 +115,7 @@ def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
 
 def test_metrics_are_documented_as_they_are_exported(tmp_path: Path) -> None:
     text = (ROOT / "docs/metrics.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \| (\w+)[^|]* \| (.*) \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| (\w+)[^|]* \| ([^|]*) \|", text, re.MULTILINE)
     documented = {name.removesuffix("_total"): (kind, meaning) for name, kind, meaning in rows}
     for family in metrics.SluiceCollector(tmp_path, "sluice", demand=Demand(1, 1, 1), budget=1).collect():
         assert documented[family.name] == (family.type, family.documentation)
@@ -147,10 +149,25 @@ def test_every_problem_is_documented_and_every_documented_one_exists() -> None:
         assert kind.type in by_nginx or retry_after == str(kind.retry_after or ""), kind.type
 
 
-@pytest.mark.parametrize("part", [PoolStats, WorkerSnapshot, CoalescerStats])
-def test_every_figure_of_the_statistics_is_documented(part: type[DataclassInstance]) -> None:
-    documented = set(re.findall(r"`(\w+)`", (ROOT / "docs/pool.md").read_text()))
-    assert {figure.name for figure in figures(part) if figure.in_json} <= documented
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_of_figures_are_what_the_code_declares(page: Path) -> None:
+    text = page.read_text()
+    assert written(text) == text, "run: PYTHONPATH=api python scripts/figures.py"
+
+
+@pytest.mark.parametrize("table", [*TABLES, Distribution])
+def test_every_figure_of_the_statistics_is_documented(table: type[DataclassInstance]) -> None:
+    documented = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/pool.md").read_text(), re.MULTILINE))
+    published = {figure.name for figure in figures(table) if figure.in_json}
+    assert published <= documented | Settings.model_fields.keys()  # a pool's limits are settings
+
+
+def test_what_a_rise_means_is_said_of_every_figure_of_the_pools() -> None:
+    meanings = (ROOT / "docs/pool.md").read_text().partition("| figure | a rise means |\n")[2].partition("\n\n")[0]
+    said = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", meanings, re.MULTILINE)
+    assert {name for names in said for name in re.findall(r"\w+", names)} == {
+        figure.name for figure in figures(PoolStats) if figure.in_json
+    }
 
 
 @pytest.mark.parametrize("page", TRACKED)

@@ -49,6 +49,11 @@ class Figure:
     in_json: bool = True
 
     @property
+    def description(self) -> str:
+        """The meaning, with the unit."""
+        return f"{self.meaning.removesuffix('.')}, in {self.unit}." if self.unit else self.meaning
+
+    @property
     def grows(self) -> bool:
         """Since the slot was first used, over all its owners."""
         return self.kind in ("counter", "histogram")

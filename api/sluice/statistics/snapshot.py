@@ -46,7 +46,7 @@ class PoolStats:
         default=0.0,
     )
     wait_queue_limit: int = gauge("Operations that may wait; the next is refused.", "db_client_connection_queue_limit")
-    utilization: float = gauge("Permits held of those there are, 0 to 1.", unit="ratio", default=0.0, derived=True)
+    utilization: float = gauge("Permits held of those there are, 0 to 1.", default=0.0, derived=True)
     paused_pools: int = gauge(
         "Pools that the driver has paused, since their member can't be reached.", "db_client_connection_paused"
     )
@@ -96,13 +96,16 @@ class PoolSnapshot:
 class OperationStats:
     """One kind of operation on one collection."""
 
-    collection: str = label("The collection.", "db_collection_name")
-    operation: str = label("The driver's method.", "db_operation_name")
+    collection: str = label("The collection.", "db_collection_name", in_json=False)
+    operation: str = label("The driver's method.", "db_operation_name", in_json=False)
     duration: Histogram = histogram(
-        "Query execution time, queue wait included.", "db_client_operation_duration_seconds"
+        "Query execution time, queue wait included.", "db_client_operation_duration_seconds", in_json=False
     )
     errors: dict[str, int] = counters(
-        "Operations that ended with an error, by its class.", "db_client_operation_errors_total", by="error_type"
+        "Operations that ended with an error, by its class.",
+        "db_client_operation_errors_total",
+        by="error_type",
+        in_json=False,
     )
 
 
@@ -117,7 +120,7 @@ class CoalescerStats:
     saved: int = counter("Round trips that coalescing has saved: operations less batches.", derived=True)
     in_flight: int = gauge("Batches that are in flight.", "sluice_coalescing_in_flight")
     waiting: int = gauge("Operations that wait for a batch.", "sluice_coalescing_waiting")
-    refused: int = counter("Operations refused since too many waited.", "sluice_coalescing_refused_total")
+    refused: int = counter("Operations refused because too many were waiting.", "sluice_coalescing_refused_total")
     mean_batch_size: float = gauge("Operations in one batch, on average.", default=0.0, derived=True)
     wait_time: Histogram = histogram(
         "Time that an operation waited for its batch to leave.", "sluice_coalescing_wait_time_seconds"
@@ -146,9 +149,9 @@ class MemberStatus:
     """What a member reports of itself; None where the monitoring user may not ask or the member doesn't say."""
 
     member: str = label("Its address.", "member")
-    up: bool = gauge("1 when the member answers.", "mongodb_member_up", default=False)
+    up: bool = gauge("Whether the member answers.", "mongodb_member_up", default=False)
     taken_at: float = gauge("Unix time at which it was asked.", unit="seconds", default=0.0)
-    role: str | None = state("1 for the member's present role.", "mongodb_member_role", by="role")
+    role: str | None = state("The member's present role.", "mongodb_member_role", by="role")
     connections_current: int | None = gauge(
         "Open connections, everybody's.", "mongodb_member_connections_current", default=None
     )
@@ -159,7 +162,7 @@ class MemberStatus:
         "Connections it has accepted.", "mongodb_member_connections_created_total", default=None
     )
     lag: float | None = gauge(
-        "Time behind the primary; absent while nobody knows.",
+        "Time behind the primary, where it is known.",
         "mongodb_member_replication_lag_seconds",
         unit="seconds",
         default=None,
@@ -168,16 +171,16 @@ class MemberStatus:
         "Operations since its start, by kind.", "mongodb_member_operations_total", by="kind"
     )
     cache_used_bytes: int | None = gauge(
-        "Bytes in the storage engine's cache.", "mongodb_member_cache_used_bytes", unit="bytes", default=None
+        "Data in the storage engine's cache.", "mongodb_member_cache_used_bytes", unit="bytes", default=None
     )
     cache_max_bytes: int | None = gauge(
         "The storage engine's cache limit.", "mongodb_member_cache_max_bytes", unit="bytes", default=None
     )
     cache_dirty_bytes: int | None = gauge(
-        "Changed bytes in the cache.", "mongodb_member_cache_dirty_bytes", unit="bytes", default=None
+        "Changed data in the cache.", "mongodb_member_cache_dirty_bytes", unit="bytes", default=None
     )
     disk_used_bytes: int | None = gauge(
-        "Used bytes of its data's file system.", "mongodb_member_disk_used_bytes", unit="bytes", default=None
+        "Used space of its data's file system.", "mongodb_member_disk_used_bytes", unit="bytes", default=None
     )
     disk_size_bytes: int | None = gauge(
         "Size of that file system.", "mongodb_member_disk_size_bytes", unit="bytes", default=None
@@ -198,7 +201,7 @@ class PoolConfig:
     max_pool_size: int = gauge("Connections that a pool may open.", "db_client_connection_max")
     min_pool_size: int = gauge("Connections that a pool keeps open.", "db_client_connection_idle_min")
     max_idle_time_ms: int | None = gauge(
-        "Idle time after which a connection is closed; null for never.", unit="milliseconds", default=None
+        "The time after which an idle connection is closed (null: never).", unit="milliseconds", default=None
     )
     wait_queue_timeout_ms: int = gauge("The longest wait for a connection.", unit="milliseconds")
     idle_max: int = gauge(
@@ -216,11 +219,11 @@ class WorkerSnapshot:
     worker: int = label("The number of its slot.", "worker")
     pid: int = label("Its process id, as its container has it.")
     app_name: str = label("What the members know it by.")
-    ready: bool = gauge("1 when the worker can serve.", "sluice_worker_ready", default=False)
+    ready: bool = gauge("Whether the worker can serve.", "sluice_worker_ready", default=False)
     starts: int = counter("Workers that have had this slot.", "sluice_worker_starts_total")
     uptime_seconds: float = gauge("Time since its start.", unit="seconds", default=0.0, derived=True)
     age_seconds: float = gauge(
-        "Age of these figures; more than some seconds mean that its event loop stands still.",
+        "Age of these figures; it grows while its event loop is blocked.",
         unit="seconds",
         default=0.0,
         derived=True,
@@ -232,7 +235,7 @@ class WorkerSnapshot:
         default=0.0,
     )
     cpu_seconds: float = counter("CPU time used.", "sluice_worker_cpu_seconds_total", unit="seconds", default=0.0)
-    memory_bytes: int = gauge("Resident memory.", "sluice_worker_memory_bytes", unit="bytes")
+    memory_bytes: int | None = gauge("Resident memory.", "sluice_worker_memory_bytes", unit="bytes", default=None)
     started_at: float = gauge(
         "Unix time of the worker's start.",
         "sluice_worker_started_at_seconds",
@@ -270,11 +273,12 @@ class ConnectionPlan:
     """What the configuration may open, over all containers."""
 
     connections: int = gauge(
-        "Connections to each member that the configuration may open.", "sluice_connections_configured"
+        "Connections to each member that the configuration may open.", "sluice_connections_configured", in_json=False
     )
     budget: int | None = gauge(
         "Connections to each member that CONNECTION_BUDGET allows; absent without one.",
         "sluice_connection_budget",
+        in_json=False,
         default=None,
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sluice.statistics.figures import added, figures, past
+from sluice.statistics.figures import added, counter, figures, gauge, label, past
 from sluice.statistics.histogram import Histogram
 from sluice.statistics.snapshot import CoalescerStats, MemberStatus, PoolStats, WorkerSnapshot
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class MemberSummary:
     """One member's pools, over all workers."""
 
-    member: str
+    member: str = label("Its address, `*` for the one wait queue that Motor has for all members.")
     pool: PoolStats
 
 
@@ -69,21 +69,32 @@ def server_view(snapshots: Iterable[WorkerSnapshot]) -> list[MemberStatus]:
     return [newest[member] for member in sorted(newest)]
 
 
+@dataclass(slots=True, kw_only=True)
+class Distribution:
+    """What JSON shows of a histogram of durations."""
+
+    count: int = counter("How many were observed.")
+    mean: float | None = gauge("Their mean (null before the first).", unit="seconds", default=None)
+    p50: float | None = gauge("Their median (null before the first).", unit="seconds", default=None)
+    p95: float | None = gauge("What 95 % of them don't exceed (null before the first).", unit="seconds", default=None)
+    p99: float | None = gauge("What 99 % of them don't exceed (null before the first).", unit="seconds", default=None)
+
+    @classmethod
+    def of(cls, histogram: Histogram) -> Distribution:
+        return cls(
+            count=histogram.count,
+            mean=histogram.mean,
+            p50=histogram.quantile(0.50),
+            p95=histogram.quantile(0.95),
+            p99=histogram.quantile(0.99),
+        )
+
+
 def as_json(stats: DataclassInstance) -> dict[str, object]:
-    """The published figures of a dataclass that declares some, for `json.dumps`; a histogram as `durations` has it."""
+    """The figures that a dataclass publishes, for `json.dumps`: numbers, words, and a `Distribution` of histograms."""
     return {
-        figure.name: durations(value) if isinstance(value := getattr(stats, figure.name), Histogram) else value
+        figure.name: as_json(Distribution.of(value)) if isinstance(value, Histogram) else value
         for figure in figures(type(stats))
         if figure.in_json
-    }
-
-
-def durations(histogram: Histogram) -> dict[str, float | None]:
-    """In seconds; the mean and the percentiles are None before the first observation."""
-    return {
-        "count": histogram.count,
-        "mean": histogram.mean,
-        "p50": histogram.quantile(0.50),
-        "p95": histogram.quantile(0.95),
-        "p99": histogram.quantile(0.99),
+        for value in [getattr(stats, figure.name)]
     }

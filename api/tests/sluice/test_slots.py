@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,9 +12,19 @@ from pathlib import Path
 
 import pytest
 
+from sluice.statistics.encoding import decode, encode
+from sluice.statistics.figures import added
 from sluice.statistics.histogram import Histogram
 from sluice.statistics.slots import Slot, read_all
-from sluice.statistics.snapshot import PoolConfig, PoolSnapshot, PoolStats, WorkerSnapshot
+from sluice.statistics.snapshot import (
+    CoalescerStats,
+    MemberStatus,
+    OperationStats,
+    PoolConfig,
+    PoolSnapshot,
+    PoolStats,
+    WorkerSnapshot,
+)
 from sluice.statistics.summary import summarize
 
 API = Path(__file__).resolve().parents[2]
@@ -153,6 +164,68 @@ def test_what_another_version_wrote_is_not_read_and_that_is_said(
         assert slot.previous() is None
         assert caplog.messages == [f"{tmp_path}/0.json was written by another version: its counters start from 0"]
         assert read_all(tmp_path) == []
+
+
+def not_read(folder: Path, content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        decode(content)
+    with Slot_of(folder) as slot:
+        (folder / "0.json").write_bytes(content)
+        assert slot.previous() is None
+        assert read_all(folder) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"null", b"[]", b"1", b"\xff", b"{}", b"[" * 100_000], ids=len)
+def test_what_is_no_snapshot_is_not_read(tmp_path: Path, content: bytes) -> None:
+    not_read(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"worker": "0"}, {"worker": None}, {"worker": True}, {"ready": 1}, {"app_name": 7}, {"cpu_seconds": "1"},
+        {"pools": {}}, {"pools": [None]}, {"pools": [{}]}, {"pool_config": []},
+        {"members": [{"member": "a:1", "up": 1}]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_snapshot_with_something_else_in_it_is_not_read(tmp_path: Path, part: dict[str, object]) -> None:
+    not_read(tmp_path, json.dumps(json.loads(encode(snapshot())) | part).encode())
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"total_created": 1.5}, {"closed": []}, {"closed": {"idle": "1"}}, {"wait_time": []}, {"wait_time": {}},
+        {"wait_time": {"counts": [1, 2], "total": 1.0}}, {"wait_time": {"counts": ["1"] * 18, "total": 1.0}},
+        {"wait_time": {"counts": [1] * 18}}, {"wait_time": {"counts": [1] * 18, "total": "1"}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_pool_with_something_else_in_it_is_not_read(tmp_path: Path, part: dict[str, object]) -> None:
+    found = json.loads(encode(snapshot()))
+    found["pools"][0]["stats"] |= part
+    not_read(tmp_path, json.dumps(found).encode())
+
+
+def test_a_snapshot_is_read_as_it_was_written() -> None:
+    written = snapshot(3, waits=7)
+    coalescer = CoalescerStats(kind="read", collection="users")
+    coalescer.count(20)
+    written.coalescers.append(added(CoalescerStats, [coalescer]))
+    written.operations.append(OperationStats("users", "find", errors={"QueueFull": 2}))
+    written.members.append(MemberStatus("a:1", up=True, taken_at=1, role="primary", operations={"query": 4}))
+    read = decode(encode(written))
+    assert read.age_seconds >= written.age_seconds  # that's of now
+    read.age_seconds, read.uptime_seconds = written.age_seconds, written.uptime_seconds
+    assert (read, read.coalescers[0].saved) == (written, 19)
+
+
+def test_a_figure_that_is_new_begins_at_its_default() -> None:
+    found = json.loads(encode(snapshot()))
+    del found["pools"][0]["stats"]["refused_queue_full"], found["pools"][0]["stats"]["use_time"]
+    stats = decode(json.dumps(found | {"of_tomorrow": 1}).encode()).pools[0].stats
+    assert (stats.refused_queue_full, stats.use_time.count, stats.total_created) == (0, 0, 5)
 
 
 def test_a_folder_that_is_not_there_has_no_workers(tmp_path: Path) -> None:
