@@ -43,7 +43,7 @@ NOW = (
         steps=(("orange", 0.5), ("red", 0.9)),
     ),
     number(
-        "Timeouts", "Operations per second that waited in vain.",
+        "Timeouts", "Operations per second that timed out waiting for a connection.",
         (rate("db_client_connection_timeouts_total", POOL), "timeouts"), unit="ops", steps=(("red", 0.001),),
     ),
     number(
@@ -126,7 +126,7 @@ CHURN = (
         stacked=True, width=6,
     ),
     graph(
-        "Opening, and in vain", "Connections that are being opened, and failures to open one per second.",
+        "Opening, and failures to open", "Connections that are being opened, and failures to open one per second.",
         (f"sum by ({EACH_MEMBER}) (db_client_connection_connecting{{{POOL}}})", f"opening · {MEMBER}"),
         (rate("db_client_connection_create_failures_total", POOL, EACH_MEMBER), f"failures/s · {MEMBER}"),
         unit="none", width=6,

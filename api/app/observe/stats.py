@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -29,12 +30,20 @@ Completeness = Literal["complete", "incomplete"]
 Fields = dict[str, Any]
 
 
+def _described(kind: Any, text: str) -> tuple[Any, Any]:
+    return kind, Field(description=text)
+
+
+def _list(model: type[BaseModel], text: str) -> tuple[Any, Any]:
+    return _described(GenericAlias(list, (model,)), text)
+
+
 def _fields(*tables: type[DataclassInstance]) -> Fields:
     """A response model's fields for the figures that these tables publish, in their order."""
     return {
-        figure.name: (
-            _Distribution if (kind := types[figure.name]) is Histogram else kind,
-            Field(description=figure.description + (" Only grows." if figure.grows else "")),
+        figure.name: _described(
+            _Distribution if types[figure.name] is Histogram else types[figure.name],
+            figure.description + (" Only grows." if figure.grows else ""),
         )
         for table in tables
         for types in [get_type_hints(table)]
@@ -43,55 +52,49 @@ def _fields(*tables: type[DataclassInstance]) -> Fields:
     }
 
 
-def _model(name: str, about: str, fields: Fields) -> type[BaseModel]:
-    model: type[BaseModel] = create_model(name, __doc__=about, **fields)
-    return model
-
-
 def _first(names: tuple[str, ...], fields: Fields) -> Fields:
     """These, taken out of the others."""
     return {name: fields.pop(name) for name in names}
 
 
+def _model(name: str, about: str, fields: Fields) -> type[BaseModel]:
+    model: type[BaseModel] = create_model(name, __doc__=about, **fields)
+    return model
+
+
 _Distribution = _model("Distribution", "How long something took.", _fields(Distribution))
-_pool, _config = _fields(PoolStats), _fields(PoolConfig)
-_members = _model("MemberPools", "One member's pools, over all workers.", _fields(MemberSummary, PoolStats))
-_workers = _model("WorkerPools", "One worker, and its pools, over all members.", _fields(WorkerSnapshot, PoolStats))
-_coalescing = _model("Coalescing", "Reads or writes of one collection that travel in batches.", _fields(CoalescerStats))
-_server_view = _model(
-    "MemberView", "What a member says of itself; null where it can't be asked.", _fields(MemberStatus)
-)
+_Member = _model("MemberPools", "One member's pools, over all workers.", _fields(MemberSummary, PoolStats))
+_Worker = _model("WorkerPools", "One worker, and its pools, over all members.", _fields(WorkerSnapshot, PoolStats))
+_Coalescing = _model("Coalescing", "Reads or writes of one collection that travel in batches.", _fields(CoalescerStats))
+_View = _model("MemberView", "What a member reports of itself; null where it can't be asked.", _fields(MemberStatus))
 
 # What it has always begun with, to the letter; all else was added beside.
-_PoolConfig = _model(
-    "PoolConfig", "Each pool's limits.", _first(("max_pool_size", "min_pool_size", "max_idle_time_ms"), _config)
+_pool, _config = _fields(PoolStats), _fields(PoolConfig)
+_Config = _model(
+    "PoolConfig", "The limits of each pool.", _first(("max_pool_size", "min_pool_size", "max_idle_time_ms"), _config)
 )
 _Stats = _model(
     "ConnectionPoolStats",
     "The sums over all workers and members, and what they are made of.",
     {
         **_first(("current_connections", "available_connections", "total_created", "active_connections"), _pool),
-        "pool_config": (_PoolConfig, Field(description="The limits of each pool, as the settings have them.")),
+        "pool_config": _described(_Config, "The limits of each pool, as the settings have them."),
         **_config,
         **_pool,
-        "driver": (str, Field(description="The driver in use: pymongo or motor.")),
-        "members": (list[_members], Field(description="The same figures for each member.")),  # type: ignore[valid-type]
-        "workers": (list[_workers], Field(description="The same figures for each worker that lives.")),  # type: ignore[valid-type]
-        "coalescing": (list[_coalescing], Field(description="For each collection and kind.")),  # type: ignore[valid-type]
-        "server_view": (list[_server_view], Field(description="Everybody's connections, as each member sees them.")),  # type: ignore[valid-type]
-        "statistics": (
-            Completeness,
-            Field(description="Incomplete while some worker can't publish its figures, or stands still."),
+        "driver": _described(str, "The driver in use: pymongo or motor."),
+        "members": _list(_Member, "The same figures for each member."),
+        "workers": _list(_Worker, "The same figures for each live worker."),
+        "coalescing": _list(_Coalescing, "Coalesced reads and writes, by collection."),
+        "server_view": _list(_View, "Each member's own view, of all its clients."),
+        "statistics": _described(
+            Completeness, "Incomplete while some worker can't publish its figures, or its event loop is blocked."
         ),
     },
 )
 _Answer = _model(
     "ConnectionStats",
     "The connection pools, over all workers of the container.",
-    {
-        "success": (Literal[True], Field(description="Always true.")),
-        "connection_pool_stats": (_Stats, Field(description="All figures.")),
-    },
+    {"success": _described(Literal[True], "Always true."), "connection_pool_stats": _described(_Stats, "The figures.")},
 )
 
 
@@ -120,7 +123,7 @@ async def everyone(sluice: Sluice) -> list[WorkerSnapshot]:
 
 
 def completeness(app: FastAPI, summary: ContainerSummary) -> Completeness:
-    """Whether the figures are everybody's: `STATS_DIR` may be full, or away."""
+    """Whether the figures cover every worker: `STATS_DIR` may be full, or gone."""
     stale = any(worker.age_seconds > STALE for worker in summary.workers)
     whole = app.state.sluice.published and app.state.http_figures.check() and not stale
     return "complete" if whole else "incomplete"
@@ -138,7 +141,7 @@ def body(summary: ContainerSummary, statistics: Completeness) -> bytes:
     found: dict[str, object] = {
         **as_json(summary.pool),
         **config,
-        "pool_config": {name: config[name] for name in _PoolConfig.model_fields},
+        "pool_config": {name: config[name] for name in _Config.model_fields},
         "driver": first.driver,
         "members": [as_json(member) | as_json(member.pool) for member in summary.members],
         "workers": [as_json(worker) | as_json(worker.pool) for worker in summary.workers],

@@ -43,7 +43,7 @@ def _stored(part: DataclassInstance) -> dict[str, object]:
 
 @cache
 def _stored_fields(kind: type[Any]) -> tuple[tuple[str, ...], Callable[[object], tuple[object, ...]]]:
-    """Their names, and what gets their values; every dataclass here has two at least."""
+    """Their names, and what gets their values (of two at least). A histogram's bounds are declared, not stored."""
     names = tuple(each.name for each in fields(kind) if each.init and each.name != "bounds")
     return names, attrgetter(*names)
 

@@ -3,8 +3,8 @@
     failed_to_open: int = counter("Connections that could not be opened.", "db_client_connection_create_failures_total")
 
 The field's name is its name everywhere in the code and in JSON. Snapshots, sums, `/connection-stats` and its schema,
-the Prometheus metrics and the tables in docs/ are all made from these fields, so that a new one is one line, in
-`sluice.statistics.snapshot`, and whatever counts there.
+the Prometheus metrics and the tables in docs/ are all made from these fields, so that a new one is one line in
+`sluice.statistics.snapshot`, and whatever sets or counts it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Figure:
     unit: str = ""
     metric: str = ""
     metric_help: str = ""
-    labels: Mapping[str, str]
+    labels: Mapping[str, str] = field(default_factory=dict)
     by: str = ""
     total: Total = "sum"
     derived: bool = False
@@ -61,14 +61,12 @@ class Figure:
 
 def label(meaning: str, metric: str = "", *, in_json: bool = True) -> Any:
     """Whose figures they are: a required `str` or `int`, `metric` the label's name in Prometheus if it has one."""
-    return field(metadata={"figure": Figure(kind="label", meaning=meaning, metric=metric, labels={}, in_json=in_json)})
+    return field(metadata={"figure": Figure(kind="label", meaning=meaning, metric=metric, in_json=in_json)})
 
 
 def state(meaning: str, metric: str, *, by: str) -> Any:
     """A `str | None`, None while it isn't known; in Prometheus 1 with the word as the label `by`."""
-    return field(
-        default=None, metadata={"figure": Figure(kind="state", meaning=meaning, metric=metric, labels={}, by=by)}
-    )
+    return field(default=None, metadata={"figure": Figure(kind="state", meaning=meaning, metric=metric, by=by)})
 
 
 def gauge(
@@ -83,7 +81,7 @@ def gauge(
     derived: bool = False,
     in_json: bool = True,
 ) -> Any:
-    """A number (or `bool`) as it is now; None where it isn't known."""
+    """A number (or `bool`) as it is now; None where it isn't known. Give a `float` the default 0.0."""
     figure = Figure(
         kind="gauge",
         meaning=meaning,
@@ -100,13 +98,13 @@ def gauge(
 
 def counter(meaning: str, metric: str = "", *, unit: str = "", default: float | None = 0, derived: bool = False) -> Any:
     """A number that only grows; None where it isn't known."""
-    figure = Figure(kind="counter", meaning=meaning, unit=unit, metric=metric, labels={}, derived=derived)
+    figure = Figure(kind="counter", meaning=meaning, unit=unit, metric=metric, derived=derived)
     return field(default=default, init=not derived, metadata={"figure": figure})
 
 
 def counters(meaning: str, metric: str, *, by: str, in_json: bool = True) -> dict[str, int]:
     """Numbers that only grow, by a key that is the label `by` in Prometheus."""
-    figure = Figure(kind="counter", meaning=meaning, metric=metric, labels={}, by=by, in_json=in_json)
+    figure = Figure(kind="counter", meaning=meaning, metric=metric, by=by, in_json=in_json)
     return field(default_factory=dict, metadata={"figure": figure})
 
 
@@ -114,7 +112,7 @@ def histogram(
     meaning: str, metric: str, *, unit: str = "seconds", bounds: Sequence[float] = BOUNDS, in_json: bool = True
 ) -> Histogram:
     """What was observed, by size; in JSON its count, mean and percentiles."""
-    figure = Figure(kind="histogram", meaning=meaning, unit=unit, metric=metric, labels={}, in_json=in_json)
+    figure = Figure(kind="histogram", meaning=meaning, unit=unit, metric=metric, in_json=in_json)
     return field(default_factory=lambda: Histogram(tuple(bounds)), metadata={"figure": figure})
 
 

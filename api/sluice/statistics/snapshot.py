@@ -46,7 +46,7 @@ class PoolStats:
         default=0.0,
     )
     wait_queue_limit: int = gauge("Operations that may wait; the next is refused.", "db_client_connection_queue_limit")
-    utilization: float = gauge("Permits held of those there are, 0 to 1.", default=0.0, derived=True)
+    utilization: float = gauge("Share of the permits that operations hold, 0 to 1.", default=0.0, derived=True)
     paused_pools: int = gauge(
         "Pools that the driver has paused, since their member can't be reached.", "db_client_connection_paused"
     )
@@ -64,13 +64,13 @@ class PoolStats:
     use_time: Histogram = histogram("Time that a connection was checked out.", "db_client_connection_use_time_seconds")
     create_time: Histogram = histogram("Time to open a connection.", "db_client_connection_create_time_seconds")
     permits: int = gauge(
-        "Operations that the turnstile lets in at once.",
+        "Permits of the turnstile: operations that it admits at once.",
         "db_client_connection_slots",
         total="sum of eligible",
         in_json=False,
     )
     permits_held: int = gauge(
-        "Operations that the turnstile has let in.",
+        "Permits that operations hold.",
         "db_client_connection_slots_held",
         total="sum of eligible",
         in_json=False,
@@ -120,13 +120,13 @@ class CoalescerStats:
     saved: int = counter("Round trips that coalescing has saved: operations less batches.", derived=True)
     in_flight: int = gauge("Batches that are in flight.", "sluice_coalescing_in_flight")
     waiting: int = gauge("Operations that wait for a batch.", "sluice_coalescing_waiting")
-    refused: int = counter("Operations refused because too many were waiting.", "sluice_coalescing_refused_total")
+    refused: int = counter("Operations refused at a full queue.", "sluice_coalescing_refused_total")
     mean_batch_size: float = gauge("Operations in one batch, on average.", default=0.0, derived=True)
     wait_time: Histogram = histogram(
-        "Time that an operation waited for its batch to leave.", "sluice_coalescing_wait_time_seconds"
+        "Time that an operation waited for its batch to be sent.", "sluice_coalescing_wait_time_seconds"
     )
     batch_size: Histogram = histogram(
-        "Operations in one batch; its count is what was really sent.",
+        "Operations per batch; its count is the number of round trips.",
         "sluice_coalescing_batch_size",
         unit="operations",
         bounds=BATCH_SIZES,
@@ -153,13 +153,13 @@ class MemberStatus:
     taken_at: float = gauge("Unix time at which it was asked.", unit="seconds", default=0.0)
     role: str | None = state("The member's present role.", "mongodb_member_role", by="role")
     connections_current: int | None = gauge(
-        "Open connections, everybody's.", "mongodb_member_connections_current", default=None
+        "Open connections, of all clients.", "mongodb_member_connections_current", default=None
     )
     connections_available: int | None = gauge(
-        "Connections it would still accept.", "mongodb_member_connections_available", default=None
+        "Connections that it would still accept.", "mongodb_member_connections_available", default=None
     )
     connections_total_created: int | None = counter(
-        "Connections it has accepted.", "mongodb_member_connections_created_total", default=None
+        "Connections that it has accepted.", "mongodb_member_connections_created_total", default=None
     )
     lag: float | None = gauge(
         "Time behind the primary, where it is known.",
@@ -188,7 +188,7 @@ class MemberStatus:
 
     @property
     def connection_limit(self) -> int | None:
-        """How many connections the member accepts, everybody's."""
+        """How many connections the member accepts, from all clients."""
         if self.connections_current is None or self.connections_available is None:
             return None
         return self.connections_current + self.connections_available
@@ -217,8 +217,8 @@ class WorkerSnapshot:
     """One worker. Its slot's number names it; whether it is `alive`, `slots.read_all` says."""
 
     worker: int = label("The number of its slot.", "worker")
-    pid: int = label("Its process id, as its container has it.")
-    app_name: str = label("What the members know it by.")
+    pid: int = label("Its process id, inside its container.")
+    app_name: str = label("The application name that the members see (`appName`).")
     ready: bool = gauge("Whether the worker can serve.", "sluice_worker_ready", default=False)
     starts: int = counter("Workers that have had this slot.", "sluice_worker_starts_total")
     uptime_seconds: float = gauge("Time since its start.", unit="seconds", default=0.0, derived=True)

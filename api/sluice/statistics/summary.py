@@ -28,7 +28,7 @@ class MemberSummary:
 
 @dataclass(slots=True, kw_only=True)
 class ContainerSummary:
-    """`workers` are those alive; `server_view` is what the members report of everybody's use."""
+    """`workers` are those alive; `server_view` is what the members report of all clients."""
 
     pool: PoolStats
     members: list[MemberSummary]
