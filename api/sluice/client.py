@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+import bson
 import psutil
 from pymongo.errors import PyMongoError
 
@@ -85,6 +86,8 @@ class Sluice:
         self._counters = {pool.member: pool.counters for pool in previous.pools} if previous else {}
         self._operations = Operations(options.slow_operation, previous.operations if previous else [], self._doubt)
         self._coalescing: list[Reader | Writer] = []
+        self._readers: dict[tuple[str, bytes | None, Limits | None], Reader] = {}
+        self._writers: dict[tuple[str, Limits | None], Writer] = {}
         self._limits = Limits(
             lanes=options.lanes, batch=options.batch, batch_bytes=options.batch_bytes, waiting=options.queue_limit
         )
@@ -165,17 +168,24 @@ class Sluice:
     def reader(
         self, collection: str, *, projection: Mapping[str, Any] | None = None, limits: Limits | None = None
     ) -> Reader:
-        """Coalesced point reads by `_id`. Raises `PoolUnavailable`, as `database`."""
-        stats = self._coalescer_stats("read", collection)
-        reader = Reader(self.database[collection], stats, projection=projection, limits=limits or self._limits)
-        self._coalescing.append(reader)
+        """Coalesced point reads by `_id`; the same reader for the same arguments. Raises `PoolUnavailable`."""
+        key = (collection, projection if projection is None else bson.encode(projection), limits)
+        reader = self._readers.get(key)
+        if reader is None:
+            stats = self._coalescer_stats("read", collection)
+            reader = Reader(self.database[collection], stats, projection=projection, limits=limits or self._limits)
+            self._readers[key] = reader
+            self._coalescing.append(reader)
         return reader
 
     def writer(self, collection: str, *, limits: Limits | None = None) -> Writer:
-        """Coalesced inserts. Raises `PoolUnavailable`, as `database`."""
-        stats = self._coalescer_stats("write", collection)
-        writer = Writer(self.database[collection], stats, limits=limits or self._limits)
-        self._coalescing.append(writer)
+        """Coalesced inserts; the same writer for the same arguments. Raises `PoolUnavailable`."""
+        writer = self._writers.get((collection, limits))
+        if writer is None:
+            stats = self._coalescer_stats("write", collection)
+            writer = Writer(self.database[collection], stats, limits=limits or self._limits)
+            self._writers[collection, limits] = writer
+            self._coalescing.append(writer)
         return writer
 
     def operation(self, collection: str, name: str) -> AbstractContextManager[None]:
