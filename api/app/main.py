@@ -7,6 +7,7 @@ from importlib import import_module
 from fastapi import FastAPI
 
 from app.lifespan import lifespan
+from app.security import BEFORE_THE_BODY
 from app.serving import assembly, process
 from app.settings.model import Settings
 
@@ -35,8 +36,10 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_tags=TAGS,
         lifespan=lifespan(settings, [resource.prepare for resource in resources]),
     )
+    for resource in resources:
+        app.include_router(resource.router)
     # Middleware that is added here is the innermost; after `install`, the outermost.
-    assembly.install(app, settings, [resource.router for resource in resources])
+    assembly.install(app, settings, BEFORE_THE_BODY)
     return app
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from app.http import problems
+from app.http.dispatch import Checks
 from app.http.problems import Problem
-from app.http.routing import DirectRoute
 
 _header = APIKeyHeader(name="X-API-Key", auto_error=False)
 _bearer = HTTPBearer(auto_error=False)
@@ -35,20 +34,10 @@ async def require_api_key(
         )
 
 
-PROTECTED = [Depends(require_api_key)]
-"""Dependencies of a route that changes something; its router's `route_class` is `GuardedRoute`."""
+async def _ask_before_reading(request: Request) -> None:
+    await require_api_key(request, await _header(request), await _bearer(request))
 
 
-class GuardedRoute(DirectRoute):
-    """Asks for the key before anything else where a route is `PROTECTED`; FastAPI itself would read the body first."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-        if all(dependency.dependency is not require_api_key for dependency in self.dependencies):
-            return handle
-
-        async def ask_first(request: Request) -> Response:
-            await require_api_key(request, await _header(request), await _bearer(request))
-            return await handle(request)
-
-        return ask_first
+BEFORE_THE_BODY: Checks = {require_api_key: _ask_before_reading}
+"""What is asked before a body is read where a route depends on it; FastAPI asks after that, whom it tells first what
+is wrong with the body."""

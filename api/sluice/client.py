@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import bson
 from pymongo.errors import PyMongoError
 
 from sluice.coalescing.coalescer import Limits
@@ -86,6 +87,8 @@ class Sluice:
         self._pools = {pool.member: past(pool.stats) for pool in previous.pools} if previous else {}
         self._operations = Operations(options.slow_operation, previous.operations if previous else [], self._doubt)
         self._coalescing: list[Reader | Writer] = []
+        self._readers: dict[tuple[str, bytes | None, Limits | None], Reader] = {}
+        self._writers: dict[tuple[str, Limits | None], Writer] = {}
         self._limits = Limits(
             lanes=options.lanes, batch=options.batch, batch_bytes=options.batch_bytes, waiting=options.queue_limit
         )
@@ -164,17 +167,24 @@ class Sluice:
     def reader(
         self, collection: str, *, projection: Mapping[str, Any] | None = None, limits: Limits | None = None
     ) -> Reader:
-        """Coalesced point reads by `_id`. Raises `PoolUnavailable`, as `database`."""
-        stats = self._coalescer_stats("read", collection)
-        reader = Reader(self.database[collection], stats, projection=projection, limits=limits or self._limits)
-        self._coalescing.append(reader)
+        """Coalesced point reads by `_id`; the same reader for the same arguments. Raises `PoolUnavailable`."""
+        key = (collection, projection if projection is None else bson.encode(projection), limits)
+        reader = self._readers.get(key)
+        if reader is None:
+            stats = self._coalescer_stats("read", collection)
+            reader = Reader(self.database[collection], stats, projection=projection, limits=limits or self._limits)
+            self._readers[key] = reader
+            self._coalescing.append(reader)
         return reader
 
     def writer(self, collection: str, *, limits: Limits | None = None) -> Writer:
-        """Coalesced inserts. Raises `PoolUnavailable`, as `database`."""
-        stats = self._coalescer_stats("write", collection)
-        writer = Writer(self.database[collection], stats, limits=limits or self._limits)
-        self._coalescing.append(writer)
+        """Coalesced inserts; the same writer for the same arguments. Raises `PoolUnavailable`."""
+        writer = self._writers.get((collection, limits))
+        if writer is None:
+            stats = self._coalescer_stats("write", collection)
+            writer = Writer(self.database[collection], stats, limits=limits or self._limits)
+            self._writers[collection, limits] = writer
+            self._coalescing.append(writer)
         return writer
 
     def operation(self, collection: str, name: str) -> AbstractContextManager[None]:

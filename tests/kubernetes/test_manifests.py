@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastapi.routing import iter_route_contexts
+
 from app.main import create_app
 from app.settings.model import SECRETS, Settings
 from sluice.pool.budget import Demand
@@ -18,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 def paths(settings: Settings) -> set[str]:
     """Every path that the service serves."""
-    return {getattr(route, "path", "") for route in create_app(settings).routes} - {""}
+    return {route.path or "" for route in iter_route_contexts(create_app(settings).routes)} - {""}
 
 
 def pods(manifests: Manifests) -> int:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Host, Match, Mount
 from starlette.types import Message, Receive, Scope, Send
 
+from app.http.dispatch import Handle
+from app.http.routing import TEMPLATE
+
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE")
 OTHER_METHOD = "_OTHER"
 """What a caller has invented, in metrics."""
-
-
-class Handle(Protocol):
-    """An application that answers in a coroutine, as a router does."""
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]: ...
 
 
 def install(app: FastAPI) -> None:
@@ -42,11 +40,11 @@ def _served(scope: Scope) -> set[str]:
 
 def _methods(scope: Scope, routes: Iterable[BaseRoute]) -> set[str]:
     found: set[str] = set()
-    for route in routes:
+    for route in iter_route_contexts(list(routes)):
         match, child_scope = route.matches(scope)
         if match is Match.NONE:
             continue
-        if isinstance(route, Mount | Host):  # hides what follows, and may have CORS of its own
+        if isinstance(route.original_route, Mount | Host):  # hides what follows, and may have CORS of its own
             inner = _methods({**scope, **child_scope}, route.routes) if route.routes else set(METHODS)
             asks = any(name == b"access-control-request-method" for name, _ in scope["headers"])
             return found | inner | ({"OPTIONS"} if asks else set())
@@ -90,9 +88,8 @@ def _with_head_and_options(route: Handle) -> Handle:
 def note_route(scope: Scope, matching: Scope) -> bool:
     """Let logs and metrics know the route of a request that isn't given to it as it came; False if there is none."""
     for wanted in (Match.FULL, Match.PARTIAL):
-        for route in scope["app"].routes:
-            match, child_scope = route.matches(matching)
-            if match is wanted:
-                scope["route"] = child_scope.get("route", route)
+        for route in iter_route_contexts(scope["app"].routes):
+            if route.matches(matching)[0] is wanted:
+                scope[TEMPLATE] = route.path
                 return True
     return False

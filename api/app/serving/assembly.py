@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from app.http import cors, errors, methods, openapi, redirects
+from app.http import cors, dispatch, errors, methods, openapi, redirects
+from app.http.dispatch import Checks
 from app.http.middleware import BodyLimit, Context, Deadline, Problems
 from app.observe import health, metrics, stats
 from app.observe.access_log import AccessLog
@@ -15,19 +14,20 @@ from app.observe.http_figures import HttpFigures
 from app.settings.model import Settings
 
 
-def install(app: FastAPI, settings: Settings, routers: Iterable[APIRouter] = ()) -> None:
-    """Add health, statistics, metrics and these routers' routes to the app, and its middleware around what it has."""
+def install(app: FastAPI, settings: Settings, checks: Checks | None = None) -> None:
+    """Add health, statistics and metrics to the app, and middleware around what it has.
+
+    `checks`: what is asked before a body is read, see `app.http.dispatch`.
+    """
     app.state.settings = settings
-    # `include_router` would match each request and hand it on twice: a tenth of what a point read costs. The resources
-    # come first, before the documentation, since routes are tried in order.
-    app.router.routes[:0] = [
-        route for router in (*routers, health.router, stats.router, metrics.router) for route in router.routes
-    ]
+    for router in (health.router, stats.router, metrics.router):
+        app.include_router(router)
     cache = settings.stats_cache_ms / 1000
     figures = HttpFigures(settings.stats_dir)
     health.install(app, cache)
     stats.install(app, cache)
     metrics.install(app, figures, settings)
+    dispatch.install(app, checks or {})
     methods.install(app)
     redirects.install(app)
     errors.install(app)

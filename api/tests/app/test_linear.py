@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import pytest
 from fastapi import Request
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
 import app
@@ -80,7 +80,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "app.observe.logs._CONTROL": lambda text: logs._CONTROL.sub("?", text),
     "app.observe.masks": MASKS,  # of whatever is logged, a caller's path say
     "app.settings.mongodb_url": mongodb_url.masked,  # by way of app.observe.masks
-    "a user's id": routes._is_id,
+    "a user's id": TypeAdapter(routes.UserId).validate_python,
     "a filter's e-mail": lambda text: Listing(email=text),
     "a cursor": lambda text: Listing(cursor=text).query(),
     "a user's name": lambda text: NewUser(email="ada@example.org", name=text),

@@ -1,0 +1,192 @@
+"""Finds each request's route once, in a table of all of them, those of included routers too.
+
+FastAPI's own router asks an included router twice for each request, and sets up the same each time. It still answers
+whatever the table doesn't hold ready: mounts, WebSockets, forms, methods that a path hasn't, paths that lead nowhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.params import Form
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
+from pydantic import BaseModel
+from starlette.convertors import Convertor, StringConvertor
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.http.media_type import require_json
+from app.http.routing import MOUNT, TEMPLATE
+
+log = logging.getLogger(__name__)
+
+Check = Callable[[Request], Coroutine[Any, Any, None]]
+Checks = Mapping[Callable[..., Any], Check]
+"""For a dependency, what is asked in its place before the body is read; FastAPI asks dependencies after that."""
+
+
+class Handle(Protocol):
+    """An application that answers in a coroutine, as a router does."""
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]: ...
+
+
+def install(app: FastAPI, checks: Checks) -> None:
+    """Give the app's requests to its routes by a table, whenever the routes were added."""
+    app.router.middleware_stack = Dispatch(app.router, app.router.middleware_stack, checks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A route; `app` is None where FastAPI's router is to answer."""
+
+    context: RouteContext
+    template: str
+    match: Callable[[str], Any] | None
+    """Of a path; true of one that fits, and a match object where there are parameters. None: ask the route itself."""
+    converters: Mapping[str, Convertor[Any]]
+    app: ASGIApp | None
+    checks: tuple[tuple[Callable[..., Any], Check], ...]
+    reads_json: bool
+
+
+class Dispatch:
+    """Calls the first route that fits, as FastAPI's router would."""
+
+    def __init__(self, router: APIRouter, otherwise: Handle, checks: Checks) -> None:
+        self._router = router
+        self._otherwise = otherwise
+        self._checks = checks
+        self._known: list[BaseRoute] = []
+        self._entries: list[_Entry] = []
+        self._by_method: dict[str, list[_Entry]] = {}
+        self._of_any_method: list[_Entry] = []
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """No coroutine of its own, since every request comes by."""
+        if self._router.routes != self._known:
+            self._read_routes()
+        if scope["type"] == "lifespan":
+            self._warn_of_hidden_routes()
+        if scope["type"] != "http" or "fastapi.telemetry" in scope:
+            return self._otherwise(scope, receive, send)
+        path = _path(scope)
+        for entry in self._by_method.get(scope["method"], self._of_any_method):
+            found = entry.match(path) if entry.match else entry.context.matches(scope)[0] is Match.FULL
+            if found:
+                return self._call(entry, found, scope, receive, send)
+        for entry in self._entries:  # of another method
+            if entry.match and entry.match(path):
+                scope[TEMPLATE] = entry.template
+                break
+        return self._otherwise(scope, receive, send)
+
+    def _call(self, entry: _Entry, found: Any, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        if entry.app is None:
+            scope[TEMPLATE if entry.match else MOUNT] = entry.template
+            return self._otherwise(scope, receive, send)
+        params = {} if found is True else found.groupdict()
+        for name, converter in entry.converters.items():
+            params[name] = converter.convert(params[name])
+        scope[TEMPLATE] = entry.template
+        scope["route"] = entry.context.original_route
+        scope["endpoint"] = entry.context.endpoint
+        scope["path_params"] = {**scope.get("path_params", {}), **params}
+        scope.setdefault("router", self._router)
+        if entry.checks or entry.reads_json:
+            return _checked(entry, entry.app, scope, receive, send)
+        return entry.app(scope, receive, send)  # type: ignore[return-value]
+
+    def _read_routes(self) -> None:
+        self._known = list(self._router.routes)
+        self._entries = [_entry(context, self._checks) for context in iter_route_contexts(self._known)]
+        self._of_any_method = [entry for entry in self._entries if not entry.context.methods]
+        by_method: dict[str, list[_Entry]] = defaultdict(list)
+        for method in {method for entry in self._entries for method in entry.context.methods or ()}:
+            by_method[method] = [
+                entry for entry in self._entries if not entry.context.methods or method in entry.context.methods
+            ]
+        self._by_method = dict(by_method)
+
+    def _warn_of_hidden_routes(self) -> None:
+        seen: dict[tuple[str, str], RouteContext] = {}
+        for entry in self._entries:
+            if entry.match is None:
+                continue
+            context = entry.context
+            shape = re.sub(r"\?P<[^>]*>", "", context.path_regex.pattern)
+            for method in sorted(context.methods or ()):
+                first = seen.setdefault((method, shape), context)
+                if first is not context:
+                    log.warning(
+                        "%s %s of %s is never called: %s of %s comes before it",
+                        *(method, entry.template, _where(context), first.path, _where(first)),
+                    )
+
+
+def _entry(context: RouteContext, checks: Checks) -> _Entry:
+    route = context.original_route
+    template = context.path or ""
+    if not _is_asked_as_usual(route):
+        return _Entry(context, template, None, {}, None, (), False)
+    match = context.path_regex.match if context.param_convertors else template.__eq__
+    converters = {
+        name: converter
+        for name, converter in context.param_convertors.items()
+        if not isinstance(converter, StringConvertor)
+    }
+    if not isinstance(route, APIRoute):
+        return _Entry(context, template, match, converters, None, (), False)
+    body = context.body_field
+    is_form = body is not None and isinstance(body.field_info, Form)
+    needed = {dependency.call for dependency in context.dependant.dependencies}
+    asked = tuple(item for item in checks.items() if item[0] in needed) if body is not None else ()
+    return _Entry(
+        context, template, match, converters, None if is_form else context.app, asked, _takes_nothing_but_json(context)
+    )
+
+
+def _is_asked_as_usual(route: BaseRoute) -> bool:
+    """Whether it's for the path and the method to say if a route fits, and nothing else happens on the way to it."""
+    if isinstance(route, APIRoute):
+        kind = type(route)
+        return kind.matches is APIRoute.matches and kind.handle is APIRoute.handle
+    return type(route) is Route
+
+
+def _takes_nothing_but_json(context: RouteContext) -> bool:
+    """Whether FastAPI would read another body as bytes, only to say (422) that these are no object."""
+    body, strict = context.body_field, context.strict_content_type
+    if body is None or not getattr(strict, "value", strict) or isinstance(body.field_info, Form):
+        return False
+    annotation = body.field_info.annotation
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return is_model and body.field_info.media_type == "application/json"
+
+
+async def _checked(entry: _Entry, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    request = Request(scope)
+    for dependency, check in entry.checks:
+        if dependency not in scope["app"].dependency_overrides:
+            await check(request)
+    if entry.reads_json:
+        require_json(request)
+    await app(scope, receive, send)
+
+
+def _path(scope: Scope) -> str:
+    """The path below the application's root."""
+    path, root = scope["path"], scope.get("root_path", "")
+    if root and (path == root or path.startswith(f"{root}/")):
+        return str(path[len(root) :])
+    return str(path)
+
+
+def _where(context: RouteContext) -> str:
+    return str(getattr(context.endpoint, "__module__", "somewhere"))
