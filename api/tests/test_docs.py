@@ -23,7 +23,17 @@ from scripts.figures import PAGES, written
 from sluice.pool.budget import Demand
 from sluice.statistics import metrics
 from sluice.statistics.figures import figures
-from sluice.statistics.snapshot import TABLES, PoolStats
+from sluice.statistics.slots import Slot
+from sluice.statistics.snapshot import (
+    TABLES,
+    CoalescerStats,
+    MemberStatus,
+    OperationStats,
+    PoolConfig,
+    PoolSnapshot,
+    PoolStats,
+    WorkerSnapshot,
+)
 from sluice.statistics.summary import Distribution
 
 if TYPE_CHECKING:
@@ -121,6 +131,39 @@ def test_metrics_are_documented_as_they_are_exported(tmp_path: Path) -> None:
         assert documented[family.name] == (family.type, family.documentation)
 
 
+def a_snapshot() -> WorkerSnapshot:
+    """Of a worker that has a figure of every kind."""
+    return WorkerSnapshot(
+        worker=0,
+        pid=1,
+        app_name="sluice-here-0",
+        memory_bytes=1,
+        driver="pymongo",
+        pool_config=PoolConfig(max_pool_size=10),
+        pools=[PoolSnapshot(member="a:1", exists=True, stats=PoolStats(closed={"idle": 1}))],
+        operations=[OperationStats("users", "find", errors={"QueueFull": 1})],
+        coalescers=[CoalescerStats("read", "users")],
+        members=[MemberStatus("a:1", True, 1.0, "primary", 1, 1, 1, 0.0, {"query": 1}, 1, 1, 1, 1, 1)],
+    )
+
+
+def test_labels_are_documented_as_they_are_exported(tmp_path: Path) -> None:
+    slot = Slot.claim(tmp_path)
+    slot.publish(a_snapshot())
+    documented = {}
+    for section in re.split(r"^## ", (ROOT / "docs/metrics.md").read_text(), flags=re.MULTILINE):
+        labels = re.match(r".*\n\nLabels: ((?:`\w+`(?:, )?)+)\.", section)
+        for name, own in re.findall(r"^\| `(\w+)` \| \w+(?:, also by `(\w+)`)?", section, re.MULTILINE):
+            documented[name.removesuffix("_total")] = set(re.findall(r"\w+", labels[1] if labels else "")) | {own} - {
+                ""
+            }
+    for family in metrics.SluiceCollector(tmp_path, "main", demand=Demand(1, 1, 1), budget=1).collect():
+        assert family.samples, family.name
+        for sample in family.samples:
+            assert sample.labels.keys() - {"le"} == documented[family.name], family.name
+    slot.close()
+
+
 def kinds_of_problem() -> list[Kind]:
     modules = [import_module(f"app.{name}") for name in ("http.problems", "http.errors", "observe.health")]
     return [value for module in modules for value in vars(module).values() if isinstance(value, Kind)]
@@ -181,6 +224,10 @@ def test_links_lead_somewhere(page: str) -> None:
             assert anchor[1:] in {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings}, anchor
 
 
+EXTRAS = {"statistics/metrics.py": "prometheus_client", "statistics/process.py": "psutil"}
+"""What only these may import: whoever uses the rest needn't install it."""
+
+
 @pytest.mark.parametrize("module", sorted((ROOT / "api/sluice").rglob("*.py")), ids=lambda path: str(path.stem))
 def test_the_pool_core_knows_no_web_framework_and_no_application(module: Path) -> None:
     imported = set()
@@ -189,7 +236,9 @@ def test_the_pool_core_knows_no_web_framework_and_no_application(module: Path) -
             imported |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             imported.add(node.module.partition(".")[0])
-    assert imported.isdisjoint({"app", "fastapi", "starlette", "uvicorn", "gunicorn"})
+    assert imported.isdisjoint({"app", "fastapi", "starlette", "uvicorn", "gunicorn", "pydantic"})
+    place = str(module.relative_to(ROOT / "api/sluice"))
+    assert EXTRAS.get(place) in imported if place in EXTRAS else imported.isdisjoint(EXTRAS.values())
 
 
 @pytest.mark.parametrize("driver", ["pymongo", "motor"])
