@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from configure import configure
-from install import find
-from layout import ROOT, Layout, Port
 
 from app.settings.model import Settings, load
 from bench.sides import KEY, App
+from stack.configure import configure
+from stack.install import find
+from stack.layout import ROOT, Layout, Port
 from tests.replica_set import free_ports
 
 

@@ -5,13 +5,12 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 venv=$SLUICE_HOME/bench-venv
-# Safe path: a folder called `bench` where this is typed must not be taken for ours.
-export PYTHONSAFEPATH=1 PYTHONPATH=$root/api:$root:$root/scripts/native:$root/mongo
+python_path
 make_venv "$venv" "$root/api/requirements.lock" "$root/bench/requirements.lock"
 case " $* " in
   *" -h "* | *" --help "* | *" --report "*) ;;
   *)
-    "$venv/bin/python" "$root/scripts/native/install.py" --mongod "$SLUICE_HOME/bin/mongod" nginx wrk
+    "$venv/bin/python" -m stack.install --mongod "$SLUICE_HOME/bin/mongod" nginx wrk
     export SLUICE_MONGOD=$SLUICE_HOME/bin/mongod
     ;;
 esac

@@ -35,10 +35,11 @@ fi
 if ((${#volumes[@]})) && engine_answers; then unmark_project; fi
 has_linux || exit 0
 [[ -d $SLUICE_HOME ]] || exit 0
+python_path
 # Its packages may be broken, or be another user's: it needs none.
 for python in "$SLUICE_HOME/venv/bin/python" python3 python3.14 python3.13 python3.12 python3.11; do
   if "$python" -c '' 2>/dev/null; then
-    exec "$python" "$root/scripts/native/down.py" "${arguments[@]}"
+    exec "$python" -m stack.down "${arguments[@]}"
   fi
 done
 fail "a Python is needed to stop local processes, and there is none"

@@ -34,9 +34,9 @@ usage() {
   sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$0"
 }
 
-# native_path: let Python find what the programs in native/ use
-native_path() {
-  export PYTHONPATH=$root/api:$root/mongo
+# python_path: let Python find the repository's packages; and not what is called alike where a script is typed
+python_path() {
+  export PYTHONSAFEPATH=1 PYTHONPATH=$root:$root/api:$root/mongo
 }
 
 # compose ARGUMENT...: Docker Compose on this repository's files, or on those that COMPOSE_FILE names

@@ -26,6 +26,5 @@ if ! command -v "$python" >/dev/null; then
   fi
 fi
 
-# Safe path: a folder called `scripts` where this is typed must not be taken for ours.
-export PYTHONSAFEPATH=1 PYTHONPATH=$root:$root/api
+python_path
 exec "$python" -m scripts.seed "$@"

@@ -13,7 +13,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$root"
 venv=$SLUICE_HOME/test-venv
 make_venv "$venv" api/requirements-dev.lock scripts/requirements.lock grafana/requirements.lock
-"$venv/bin/python" scripts/native/install.py --mongod "$SLUICE_HOME/bin/mongod" \
+PYTHONPATH=$root "$venv/bin/python" -m stack.install --mongod "$SLUICE_HOME/bin/mongod" \
   nginx prometheus promtool prometheus-nginx-exporter wrk shellcheck busybox
 export PATH=$venv/bin:$PATH SLUICE_MONGOD=$SLUICE_HOME/bin/mongod SLUICE_PYTHON=$venv/bin/python
 

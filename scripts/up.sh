@@ -127,5 +127,5 @@ case $way in
 esac
 
 make_venv "$SLUICE_HOME/venv" "$root/api/requirements.lock" "$root/scripts/requirements.lock"
-native_path
-exec "$SLUICE_HOME/venv/bin/python" "$root/scripts/native/up.py" "${arguments[@]}"
+python_path
+exec "$SLUICE_HOME/venv/bin/python" -m stack.up "${arguments[@]}"

@@ -64,7 +64,7 @@ def settings_in_example() -> dict[str, tuple[str, str]]:
 
 def stack_settings() -> dict[str, str]:
     """What the scripts and the compose files read besides the service's settings, with its default."""
-    layout = (ROOT / "scripts/native/layout.py").read_text()
+    layout = (ROOT / "stack/layout.py").read_text()
     ports = re.findall(r'_(?:port|bytes)\((?:values, )?"(SLUICE_\w+)", ([\d_]+)\)', layout)
     found = {"SLUICE_HOME": "", "SLUICE_RUN": ""} | {name: port.replace("_", "") for name, port in ports}
     assert ports
@@ -248,7 +248,7 @@ def test_the_drivers_are_the_pinned_ones(driver: str) -> None:
 
 
 def test_no_file_names_a_package_registry_or_pins_without_hashes() -> None:
-    for lock in (*ROOT.glob("*/requirements*.lock"), ROOT / "scripts/native/mongod.lock"):
+    for lock in (*ROOT.glob("*/requirements*.lock"), ROOT / "stack/mongod.lock"):
         text = lock.read_text()
         assert "://" not in text, lock
         assert text.count("==") <= text.count("--hash="), lock

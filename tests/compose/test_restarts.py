@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from engine import Engine
 from project import ROOT, Project
-from stack import until
 from traffic import person
+from whole_stack import until
 
 pytestmark = pytest.mark.timeout(500)  # the first test pays for the engine, the images and the start
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import pytest
 from load import Callers
 from project import ROOT, Project
-from stack import until
 from traffic import person
+from whole_stack import until
 
 pytestmark = pytest.mark.timeout(500)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from project import ROOT, Project
-from stack import until
+from whole_stack import until
 
 pytestmark = pytest.mark.timeout(500)  # the first test pays for the engine, the images and the start
 

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from load import Callers
 from project import KEY, ROOT, Project, runbook_problems
-from stack import until
 from traffic import person, traffic
+from whole_stack import until
 
 from grafana.checks.live import unanswered
 from grafana.checks.sources import live_expressions

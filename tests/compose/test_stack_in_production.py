@@ -15,8 +15,8 @@ import httpx
 import pytest
 from engine import Engine
 from project import KEY, Project, runbook_problems
-from stack import until
 from traffic import person
+from whole_stack import until
 
 pytestmark = pytest.mark.timeout(500)
 

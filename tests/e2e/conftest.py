@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack import Stack
+from whole_stack import Stack
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import httpx
-from stack import until
+from whole_stack import until
 
 
 class Served(Protocol):

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from stack import ROOT
+from whole_stack import ROOT
 
 RUNBOOK = ROOT / "docs" / "runbook.md"
 NOT_EVERYWHERE = ("getenforce", "py-spy")

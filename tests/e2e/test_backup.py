@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from stack import ROOT, Stack, until
+from whole_stack import ROOT, Stack, until
 
 
 def test_a_backup_brings_the_users_back(stack: Stack, user_ids: list[str], tmp_path: Path) -> None:

@@ -21,12 +21,12 @@ from typing import Any
 
 import httpx
 import pytest
-from configure import configure
-from install import SYSTEM_PATH, find
-from layout import Layout, Port, StackError
-from stack import ROOT, free_ports_in_a_row, until
+from whole_stack import ROOT, free_ports_in_a_row, until
 
 from app.settings.model import load
+from stack.configure import configure
+from stack.install import SYSTEM_PATH, find
+from stack.layout import Layout, Port, StackError
 
 APP = "https://app.example.org"
 LONG = f"https://{'a' * 60}.{'b' * 60}.{'c' * 60}.example.org:8443"

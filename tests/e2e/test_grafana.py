@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stack import Stack
+from whole_stack import Stack
 
 STAND_IN = """#!{python}
 import http.server, json, os, sys

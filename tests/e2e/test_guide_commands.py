@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from stack import ROOT, free_ports_in_a_row, until
+from whole_stack import ROOT, free_ports_in_a_row, until
 
 if TYPE_CHECKING:
     from tests.replica_set import ReplicaSet

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-from stack import Stack, Wrk, until
+from whole_stack import Stack, Wrk, until
 
 GAUGES = (
     "current_connections", "active_connections", "idle_connections", "available_connections", "connecting", "waiting",

@@ -9,7 +9,7 @@ import subprocess
 import threading
 
 import pytest
-from stack import Stack, kill, until
+from whole_stack import Stack, kill, until
 
 POOL = 'grep "connection pool" api.log'
 SLOW = """grep "Execution time" api.log | awk '$NF > 1.0'"""

@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from stack import Stack, until
 from traffic import traffic
+from whole_stack import Stack, until
 
 from grafana.checks.live import unanswered
 from grafana.checks.sources import Expression, live_expressions

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 from bson import ObjectId
 from load import Callers
-from stack import Stack, kill, until
 from test_users import assert_problem
+from whole_stack import Stack, kill, until
 
 BUDGET = 10
 """REQUEST_TIMEOUT_MS, in seconds."""

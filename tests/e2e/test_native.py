@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from stack import ROOT, Stack, kill, until
+from whole_stack import ROOT, Stack, kill, until
 
 PROBLEM = "application/problem+json"
 

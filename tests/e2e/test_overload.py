@@ -6,7 +6,7 @@ import socket
 from contextlib import ExitStack
 
 import httpx
-from stack import Stack, until
+from whole_stack import Stack, until
 
 from app.settings.model import Settings
 

@@ -14,7 +14,7 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 
 import httpx
 import pytest
-from stack import Stack, free_ports_in_a_row, until
+from whole_stack import Stack, free_ports_in_a_row, until
 
 
 class Deaf(ThreadingTCPServer):

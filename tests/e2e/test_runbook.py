@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from runbook import commands, problems
-from stack import ROOT, Stack, until
+from whole_stack import ROOT, Stack, until
 
 SCRIPT = ROOT / "scripts" / "runbook.sh"
 STATE = "set +o; shopt; trap; pwd; declare -F; compgen -v"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack import Stack, until
+from whole_stack import Stack, until
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = b"GET /users/last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

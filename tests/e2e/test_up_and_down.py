@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from stack import ROOT, Stack, kill
+from whole_stack import ROOT, Stack, kill
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_a_running_stack_serves_on_when_new_settings_are_wrong(stack: Stack, wro
 def copy(tmp_path: Path) -> Path:
     """A copy of the repository, which may have a `.env` of its own."""
     root = tmp_path / "copy"
-    for folder in ("api", "mongo", "nginx", "prometheus", "scripts"):
+    for folder in ("api", "mongo", "nginx", "prometheus", "scripts", "stack"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("tests", "__pycache__"))
     return root
 

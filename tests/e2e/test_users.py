@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from stack import Stack
+from whole_stack import Stack
 
 NOBODY = "0" * 24
 

@@ -12,8 +12,8 @@ import psutil
 import pytest
 from load import Callers
 from prometheus_client.parser import text_string_to_metric_families
-from stack import Stack, Wrk, kill, until
 from test_load import assert_sums
+from whole_stack import Stack, Wrk, kill, until
 
 Get = Callable[[httpx.Client], httpx.Response]
 

@@ -13,10 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from rotate import rotate
 
 from scripts.log_report import records, slow, table
 from scripts.log_report.errors import kind_of
+from stack.rotate import rotate
 
 ROOT = Path(__file__).resolve().parents[2]
 Report = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import ports
-import processes
 import pytest
-from home import STACK, Home
-from layout import Layout, Port, StackError
-from ports import refuse_taken
-from processes import end, of_stack
-from rotate import rotate
-from stop import refuse_others
+
+from stack import ports, processes
+from stack.home import STACK, Home
+from stack.layout import Layout, Port, StackError
+from stack.ports import refuse_taken
+from stack.processes import end, of_stack
+from stack.rotate import rotate
+from stack.stop import refuse_others
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,8 +80,8 @@ def test_a_link_to_a_mongod_that_is_gone_is_replaced(tmp_path: Path) -> None:
     target = tmp_path / "bin/mongod"
     target.parent.mkdir()
     target.symlink_to(tmp_path / "gone")
-    command = [sys.executable, str(ROOT / "scripts/native/install.py"), "--mongod", str(target)]
-    environment = {**os.environ, "PATH": f"{tmp_path}/path:{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "stack.install", "--mongod", str(target)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{tmp_path}/path:{os.environ['PATH']}"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert target.resolve() == Path(mongod).resolve()
@@ -164,8 +164,9 @@ def test_ctrl_c_while_up_is_loaded_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "pymongo.py").write_text(
         "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}/api:{ROOT}/mongo", "SLUICE_HOME": str(tmp_path)}
-    up = [sys.executable, str(ROOT / "scripts/native/up.py"), "--detach"]
+    paths = f"{tmp_path}:{ROOT}:{ROOT}/api:{ROOT}/mongo"
+    environment = {**os.environ, "PYTHONPATH": paths, "SLUICE_HOME": str(tmp_path)}
+    up = [sys.executable, "-m", "stack.up", "--detach"]
     done = subprocess.run(up, env=environment, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
@@ -321,7 +322,7 @@ def test_a_log_is_rotated_under_its_writers_hands(tmp_path: Path) -> None:
 def test_the_rotating_program_keeps_every_log_small(tmp_path: Path) -> None:
     for name in ("api.log", "mongod-1.log", "supervisord.log", "nginx.out"):
         (tmp_path / name).write_bytes(b"x" * 2000)
-    command = [sys.executable, str(ROOT / "scripts/native/rotate.py"), str(tmp_path), "1000"]
+    command = [sys.executable, str(ROOT / "stack/rotate.py"), str(tmp_path), "1000"]
     with subprocess.Popen(command) as rotating:
         try:
             until(lambda: (tmp_path / "api.log.1").exists() and (tmp_path / "mongod-1.log").stat().st_size == 0)

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from install import InstallError, find, install_mongod, install_programs
+from stack.install import InstallError, find, install_mongod, install_programs
 
 HERE = Path(__file__).resolve().parent
 SOURCES = Path("/etc/apt/sources.list.d/debian.sources")

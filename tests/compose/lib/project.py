@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 from engine import Engine
 from runbook import commands, problems
-from stack import free_ports_in_a_row, until
+from whole_stack import free_ports_in_a_row, until
 
 ROOT = Path(__file__).resolve().parents[3]
 WITHOUT_GRAFANA = "tests/compose/without-grafana.yml"

@@ -6,9 +6,9 @@ import argparse
 import shutil
 import sys
 
-from home import Home, StackError
-from install import say
-from stop import end_others, refuse_others, stop
+from stack.home import Home, StackError
+from stack.install import say
+from stack.stop import end_others, refuse_others, stop
 
 
 def main() -> int:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import psutil
-from home import StackError
-from layout import Port
+
+from stack.home import StackError
+from stack.layout import Port
 
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from home import Home, StackError
+from stack.home import Home, StackError
 
 LOST = (OSError, xmlrpc.client.Error, http.client.HTTPException)
 """What a call raises when the process manager is gone or doesn't answer."""

@@ -20,9 +20,10 @@ from typing import Any
 
 import httpx
 import psutil
-from layout import Layout, Port
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
+
+from stack.layout import Layout, Port
 
 ROOT = Path(__file__).resolve().parents[2]
 LINE = re.compile(

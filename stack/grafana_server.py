@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from layout import ROOT, Layout, Port, StackError
+from stack.layout import ROOT, Layout, Port, StackError
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import os
 import pwd
 import shutil
 
-from home import Home, StackError
-from install import say
-from processes import Process, at_work, end, of_stack, orphans
-from supervise import LOST, Supervisor
+from stack.home import Home, StackError
+from stack.install import say
+from stack.processes import Process, at_work, end, of_stack, orphans
+from stack.supervise import LOST, Supervisor
 
 PATIENCE = 60.0
 """Seconds for a process manager, or another script, to end; up to GRACEFUL_TIMEOUT is for the API's requests."""

@@ -18,22 +18,22 @@ import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
-import grafana_server
 import init_replica_set
 import make_secrets
-from configure import configure
-from install import InstallError, install_mongod, install_programs, say, tell
-from layout import ENV_FILES, REPLICA_SET, Layout, StackError
-from ports import refuse_taken
-from processes import of_stack
-from programs import inherited
 from pymongo.errors import PyMongoError
-from stop import end_leftovers, end_orphans, stop
-from supervise import Supervisor, wait_until
 
 from app.settings.check import check
 from app.settings.errors import SettingsError
 from app.settings.model import Settings
+from stack import grafana_server
+from stack.configure import configure
+from stack.install import InstallError, install_mongod, install_programs, say, tell
+from stack.layout import ENV_FILES, REPLICA_SET, Layout, StackError
+from stack.ports import refuse_taken
+from stack.processes import of_stack
+from stack.programs import inherited
+from stack.stop import end_leftovers, end_orphans, stop
+from stack.supervise import Supervisor, wait_until
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _interrupted = threading.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -10,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from home import STACK
+from stack.home import STACK
 
 PROC = Path("/proc")
 
@@ -80,7 +81,7 @@ def at_work(home: Path) -> list[Process]:
         process
         for process in _all()
         if process.pid != os.getpid()
-        and any(word.endswith("/scripts/native/up.py") for word in process.command)
+        and ("-m", "stack.up") in itertools.pairwise(process.command)
         and process.variable("SLUICE_HOME") == str(home)
     ]
 

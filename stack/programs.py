@@ -12,18 +12,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import grafana_server
-from home import STACK
-from install import find
-from layout import ENV_FILES, REPLICA_SET, ROOT, Layout, StackError
-
 from app.settings.check import DEFAULTS
 from app.settings.model import Settings
+from stack import grafana_server
+from stack.home import STACK
+from stack.install import find
+from stack.layout import ENV_FILES, REPLICA_SET, ROOT, Layout, StackError
 
 FILES = min(16_384, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 """Open files per process: the wished-for number where the system allows it."""
 SETTINGS = frozenset(name.upper() for name in Settings.model_fields)
 """The variables that are the service's. It gets them from its own section, so that changed ones are noticed."""
+
+OURS = frozenset({"PYTHONPATH", "PYTHONSAFEPATH"})
+"""What the scripts set so that Python finds this package."""
 
 _UNSAFE = re.compile(r"[\"\r\n]|^'|'$|\s[;#]")
 
@@ -40,7 +42,7 @@ class Program:
 
 def inherited() -> dict[str, str]:
     """The environment of supervisord: the caller's, but for what the API gets by its own section."""
-    return {name: value for name, value in os.environ.items() if name.upper() not in SETTINGS | {"PYTHONPATH"}}
+    return {name: value for name, value in os.environ.items() if name.upper() not in SETTINGS | OURS}
 
 
 def supervisord(layout: Layout, settings: Settings) -> str:
@@ -147,7 +149,7 @@ def _prometheus(layout: Layout) -> Program:
 
 
 def _log_rotation(layout: Layout) -> Program:
-    script = ROOT / "scripts" / "native" / "rotate.py"
+    script = ROOT / "stack" / "rotate.py"
     return Program(command=[sys.executable, str(script), str(layout.logs), str(layout.log_bytes)], reads=[script])
 
 

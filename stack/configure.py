@@ -8,12 +8,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import grafana_server
-from install import SYSTEM_PATH
-from layout import ROOT, Layout, StackError
-from programs import FILES, supervisord
-
 from app.settings.model import Settings
+from stack import grafana_server
+from stack.install import SYSTEM_PATH
+from stack.layout import ROOT, Layout, StackError
+from stack.programs import FILES, supervisord
 
 
 def configure(layout: Layout, settings: Settings) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dotenv import dotenv_values
-from home import ROOT as ROOT
-from home import Home
-from home import StackError as StackError
+
+from stack.home import ROOT as ROOT
+from stack.home import Home
+from stack.home import StackError as StackError
 
 REPLICA_SET = "rs0"
 ENV_FILES = (ROOT / ".env", ROOT / "api" / ".env")
