@@ -18,8 +18,9 @@ from pymongo.errors import PyMongoError
 from sluice.coalescing.coalescer import Limits
 from sluice.coalescing.reader import Reader
 from sluice.coalescing.writer import Writer
-from sluice.drivers.connecting import Connected, Document, connect
-from sluice.drivers.pools import name_of
+from sluice.drivers import driver
+from sluice.drivers.connected import Connected, Document
+from sluice.drivers.members import name_of
 from sluice.errors import NotPrepared, PoolUnavailable, brief, is_refusal
 from sluice.options import Options
 from sluice.statistics import process
@@ -80,6 +81,7 @@ class Sluice:
         self._said: dict[object, tuple[float, float]] = {}
         self._refusal: Exception | None = None
         self._doubted = False
+        self._connect = driver(options.driver)
         self._connected: Connected | None = None
         self._reaching: asyncio.Task[None] | None = None
         self._observing: asyncio.Task[None] | None = None
@@ -262,7 +264,7 @@ class Sluice:
                 waiting=gate.waiting,
                 oldest_waiter_seconds=gate.oldest_wait,
                 wait_queue_limit=gate.queue_limit,
-                permits=gate.slots,
+                permits=gate.permits,
                 permits_held=gate.held,
                 eligible=bool(usable),
             )
@@ -332,7 +334,7 @@ class Sluice:
         """Connect, reach the primary and prepare the database; says why when it can't, and is called again."""
         try:
             if self._connected is None:
-                self._connected = await connect(self.options, self.app_name, self._stats_of)
+                self._connected = await self._connect(self.options, self.app_name, self._stats_of)
             await self.ping()
         except (PyMongoError, OSError) as error:
             self._not_ready(error, brief(error))

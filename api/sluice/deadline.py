@@ -91,7 +91,7 @@ class limit:  # noqa: N801 used like asyncio.timeout, and for every request: a g
 
 class _Alarm:
     """One timer for all the limits of a loop: nearly all blocks end long before, and a timer for each would be the
-    dearest part of a limit."""
+    most expensive part of a limit."""
 
     def __init__(self) -> None:
         self._limits: list[tuple[float, int, limit]] = []  # a heap, with those that are over until they come up

@@ -12,7 +12,7 @@
 
 `QueueFull` and `QueueTimeout` are also the driver's `WaitQueueTimeoutError`, so that whoever knows the driver catches
 them and finds their `timeout` true. That is the one `ConnectionFailure` after which the driver keeps its opinion of the
-member; that it isn't retried is seen to by `sluice.drivers.clients`.
+member; that it isn't retried is seen to by `sluice.drivers.pymongo.client`.
 """
 
 from __future__ import annotations

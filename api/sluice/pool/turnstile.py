@@ -1,6 +1,6 @@
 """The FIFO turnstile: first come, first served, before a pool whose own queue lets newcomers overtake.
 
-A release hands the slot to the longest waiter before anyone else can run, so nobody is overtaken; whoever waits has
+A release hands the permit to the longest waiter before anyone else can run, so nobody is overtaken; whoever waits has
 no connection, so giving up costs none.
 """
 
@@ -9,28 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from enum import Enum, auto
 
 from sluice import deadline
 from sluice.errors import QueueFull, QueueTimeout
+from sluice.pool.claims import Claim
 from sluice.statistics.snapshot import PoolStats
 
 
-class Claim(Enum):
-    """How an operation may be turned away. Whatever it is, it waits its turn."""
-
-    ORDINARY = auto()
-    """By a full queue, and after the queue's timeout."""
-    BEGUN = auto()
-    """Only after the timeout: it belongs to something that has begun, a transaction."""
-    FINISHING = auto()
-    """Not at all: what it ends would stay open on the server."""
-
-
 class Turnstile:
-    """At most `slots` operations inside, at most `queue_limit` waiting, each for at most `timeout` seconds.
+    """At most `permits` operations inside, at most `queue_limit` waiting, each for at most `timeout` seconds.
 
-    `has_room` may hold back the next one although a slot is free (a connection must be opened first); whoever changes
+    `has_room` may hold back the next one although a permit is free (a connection must be opened first); whoever changes
     its answer calls `admit()`. All methods belong to one event loop.
     """
 
@@ -38,14 +27,14 @@ class Turnstile:
         self,
         name: str,
         *,
-        slots: int,
+        permits: int,
         queue_limit: int,
         timeout: float,
         stats: PoolStats | None = None,
         has_room: Callable[[], bool] = lambda: True,
     ) -> None:
         self.name = name
-        self.slots = slots
+        self.permits = permits
         self.queue_limit = queue_limit
         self.timeout = timeout
         self.stats = stats or PoolStats()
@@ -54,7 +43,7 @@ class Turnstile:
         self._waiters: OrderedDict[asyncio.Future[None], float] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"<Turnstile {self.name} held={self.held}/{self.slots} waiting={self.waiting}/{self.queue_limit}>"
+        return f"<Turnstile {self.name} held={self.held}/{self.permits} waiting={self.waiting}/{self.queue_limit}>"
 
     @property
     def waiting(self) -> int:
@@ -70,17 +59,17 @@ class Turnstile:
     @property
     def free(self) -> int:
         """How many more could enter now without waiting."""
-        return 0 if self._waiters else self.slots - self.held
+        return 0 if self._waiters else self.permits - self.held
 
     def enter_at_once(self) -> bool:
-        """Take a slot if that needs no waiting; whether it did. As after `enter`, one `leave` follows."""
+        """Take a permit if that needs no waiting; whether it did. As after `enter`, one `leave` follows."""
         if self._waiters or not self._open():
             return False
         self.held += 1
         return True
 
     async def enter(self, claim: Claim = Claim.ORDINARY) -> None:
-        """Take a slot, in turn. Every successful `enter` is followed by one `leave`.
+        """Take a permit, in turn. Every successful `enter` is followed by one `leave`.
 
         Raises `QueueFull` at once when the queue is at its limit, `QueueTimeout` when the wait is over (both as the
         claim has it; a timeout of the driver's own always counts), and whatever `evict` was given.
@@ -89,7 +78,7 @@ class Turnstile:
             return
         if len(self._waiters) >= self.queue_limit and claim is Claim.ORDINARY:
             self.stats.refused_queue_full += 1
-            raise QueueFull(f"{self.name}: {self.slots} in use and {self.queue_limit} waiting")
+            raise QueueFull(f"{self.name}: {self.permits} in use and {self.queue_limit} waiting")
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         self._waiters[turn] = loop.time()
@@ -107,7 +96,7 @@ class Turnstile:
             self._waiters.pop(turn, None)
 
     def leave(self) -> None:
-        """Give the slot back, to the longest waiter if there is one."""
+        """Give the permit back, to the longest waiter if there is one."""
         self.held -= 1
         self.admit()
 
@@ -127,7 +116,7 @@ class Turnstile:
         self._waiters.clear()
 
     def _open(self) -> bool:
-        return self.held < self.slots and self._has_room()
+        return self.held < self.permits and self._has_room()
 
     def _expire(self, turn: asyncio.Future[None]) -> None:
         if not turn.done():

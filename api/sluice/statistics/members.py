@@ -21,8 +21,8 @@ from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_preferences import Nearest
 from pymongo.server_description import ServerDescription
 
-from sluice.drivers.connecting import Document
-from sluice.drivers.pools import name_of
+from sluice.drivers.connected import Document
+from sluice.drivers.members import name_of
 from sluice.errors import brief
 from sluice.options import Options
 from sluice.statistics.slots import Slot, read_all

@@ -12,7 +12,7 @@ from bson.int64 import Int64
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
 from sluice.coalescing.coalescer import Limits
-from sluice.drivers.pools import AsyncPool
+from sluice.drivers.pymongo.pool import AsyncPool
 from tests.conftest import OpenSluice, until
 from tests.replica_set import ReplicaSet
 from tests.sluice.support import fail, held, settle
@@ -90,9 +90,9 @@ async def test_a_write_that_was_sent_never_ends_as_one_that_was_not(
     connected = sluice._connected
     assert connected is not None
     turnstile = connected.gate or cast("AsyncPool", connected.pools[primary]).turnstile
-    turnstile.slots = turnstile.queue_limit = 0
+    turnstile.permits = turnstile.queue_limit = 0
     (result,) = await settle([insert])
-    assert result == 1 or isinstance(result, ConnectionFailure)  # Motor's thread repeats it in the slot that it has
+    assert result == 1 or isinstance(result, ConnectionFailure)  # Motor's thread repeats it with its permit
 
 
 KEYS_OF_TROUBLE: list[Any] = [

@@ -27,7 +27,8 @@ from tests.sluice.support import held, quick, settle, slow, total, with_one_docu
 def generations(sluice: Sluice) -> dict[str, int]:
     """How often each member's pool was cleared."""
     assert sluice._connected is not None
-    return {member: pool.gen.get_overall() for member, pool in sluice._connected.pools.items()}
+    pools: dict[str, Any] = dict(sluice._connected.pools)
+    return {member: pool.gen.get_overall() for member, pool in pools.items()}
 
 
 async def find(sluice: Sluice) -> object:
@@ -221,8 +222,9 @@ async def test_a_closed_pool_says_that_nothing_was_written(open_sluice: OpenSlui
     sluice = await open_sluice()
     connected = sluice._connected
     assert connected is not None
-    for pool in connected.pools.values():
-        closing: Any = pool.close()
+    pools: list[Any] = list(connected.pools.values())
+    for pool in pools:
+        closing = pool.close()
         if inspect.isawaitable(closing):
             await closing
     with pytest.raises(PoolClosed) as refused:

@@ -1,7 +1,7 @@
 """The pool under pressure, on both drivers: nobody is overtaken, refusals are quick, giving up costs nothing.
 
-One difference is stated here: an operation that Motor has started runs on in its thread and keeps its slot, while on
-PyMongo cancelling it frees the slot (and closes the connection).
+One difference is stated here: an operation that Motor has started runs on in its thread and keeps its permit, while on
+PyMongo cancelling it frees the permit (and closes the connection).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ async def test_beyond_the_queue_limit_an_operation_is_refused_at_once(open_sluic
     started = time.monotonic()
     with pytest.raises(QueueFull):
         await sluice.collection("slow").find_one({})
-    assert time.monotonic() - started < 0.25  # long before a slot comes free
+    assert time.monotonic() - started < 0.25  # long before a permit comes free
     assert await settle(tasks) == [None] * 6
     assert total(sluice).pool.refused_queue_full == 1
 
@@ -219,7 +219,7 @@ async def test_transactions_pass_the_turnstile_without_deadlock(open_sluice: Ope
     assert total(sluice).pool.active_connections == 0
 
 
-async def test_an_abandoned_transaction_is_rolled_back_and_frees_its_slot(open_sluice: OpenSluice) -> None:
+async def test_an_abandoned_transaction_is_rolled_back_and_frees_its_permit(open_sluice: OpenSluice) -> None:
     sluice = await open_sluice(max_pool_size=1)
     collection = sluice.collection("accounts")
     await collection.insert_one({"_id": 1, "n": 0})

@@ -16,7 +16,7 @@ import pytest
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from sluice import DeadlineExceeded, QueueFull, QueueTimeout, Sluice, deadline
-from sluice.drivers.finishing import has_connection, see_through
+from sluice.drivers.pymongo.endings import has_connection, see_through
 from tests.conftest import OpenSluice, until
 from tests.replica_set import ReplicaSet
 from tests.sluice.support import queue, quick, settle, slow, total, with_one_document

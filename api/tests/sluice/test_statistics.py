@@ -8,7 +8,7 @@ from datetime import datetime
 
 import pytest
 
-from sluice.drivers.pools import name_of
+from sluice.drivers.members import name_of
 from sluice.pool.budget import MONITORS, Demand
 from sluice.statistics.members import Answer, lags
 from sluice.statistics.metrics import SluiceCollector, names

@@ -8,21 +8,22 @@ import pymongo
 import pytest
 
 from sluice import QueueFull, QueueTimeout, deadline
-from sluice.pool.turnstile import Claim, Turnstile
+from sluice.pool.claims import Claim
+from sluice.pool.turnstile import Turnstile
 from tests.conftest import until
 
 
-def make(slots: int = 2, queue_limit: int = 10, timeout: float = 10) -> Turnstile:
-    return Turnstile("test", slots=slots, queue_limit=queue_limit, timeout=timeout)
+def make(permits: int = 2, queue_limit: int = 10, timeout: float = 10) -> Turnstile:
+    return Turnstile("test", permits=permits, queue_limit=queue_limit, timeout=timeout)
 
 
 async def fill(turnstile: Turnstile) -> None:
-    for _ in range(turnstile.slots):
+    for _ in range(turnstile.permits):
         await turnstile.enter()
 
 
 async def test_waiters_enter_in_the_order_in_which_they_came() -> None:
-    turnstile = make(slots=4)
+    turnstile = make(permits=4)
     await fill(turnstile)
     entered: list[int] = []
 
@@ -41,7 +42,7 @@ async def test_waiters_enter_in_the_order_in_which_they_came() -> None:
 
 
 async def test_a_newcomer_does_not_overtake_a_waiter_that_has_just_been_let_in() -> None:
-    turnstile = make(slots=1)
+    turnstile = make(permits=1)
     await fill(turnstile)
     waiter = asyncio.create_task(turnstile.enter())
     await until(lambda: turnstile.waiting == 1)
@@ -55,7 +56,7 @@ async def test_a_newcomer_does_not_overtake_a_waiter_that_has_just_been_let_in()
 
 
 async def test_a_full_queue_refuses_at_once_and_counts_it() -> None:
-    turnstile = make(slots=1, queue_limit=1)
+    turnstile = make(permits=1, queue_limit=1)
     await fill(turnstile)
     waiter = asyncio.create_task(turnstile.enter())
     await until(lambda: turnstile.waiting == 1)
@@ -67,7 +68,7 @@ async def test_a_full_queue_refuses_at_once_and_counts_it() -> None:
 
 
 async def test_a_full_queue_takes_in_what_has_begun_and_what_ends_something_in_turn() -> None:
-    turnstile = make(slots=1, queue_limit=0, timeout=0.05)
+    turnstile = make(permits=1, queue_limit=0, timeout=0.05)
     await fill(turnstile)
     begun = asyncio.create_task(turnstile.enter(Claim.BEGUN))
     finishing = asyncio.create_task(turnstile.enter(Claim.FINISHING))
@@ -84,14 +85,14 @@ async def test_a_full_queue_takes_in_what_has_begun_and_what_ends_something_in_t
 
 @pytest.mark.parametrize("claim", Claim)
 async def test_the_drivers_own_timeout_holds_for_everybody(claim: Claim) -> None:
-    turnstile = make(slots=1, timeout=30)
+    turnstile = make(permits=1, timeout=30)
     await fill(turnstile)
     with pymongo.timeout(0.05), pytest.raises(QueueTimeout):
         await turnstile.enter(claim)
 
 
 async def test_a_waiter_times_out_and_is_forgotten() -> None:
-    turnstile = make(slots=1, timeout=0.05)
+    turnstile = make(permits=1, timeout=0.05)
     await fill(turnstile)
     with pytest.raises(QueueTimeout, match="no connection came free"):
         await turnstile.enter()
@@ -99,7 +100,7 @@ async def test_a_waiter_times_out_and_is_forgotten() -> None:
 
 
 async def test_the_requests_deadline_shortens_the_wait_and_wins_over_its_cancellation() -> None:
-    turnstile = make(slots=1, timeout=30)
+    turnstile = make(permits=1, timeout=30)
     await fill(turnstile)
     with pytest.raises(QueueTimeout):
         async with deadline.limit(0.2):
@@ -107,7 +108,7 @@ async def test_the_requests_deadline_shortens_the_wait_and_wins_over_its_cancell
 
 
 async def test_past_the_deadline_clean_up_may_still_wait_its_turn() -> None:
-    turnstile = make(slots=1)
+    turnstile = make(permits=1)
     await fill(turnstile)
     entered = False
     with pytest.raises(TimeoutError):
@@ -122,7 +123,7 @@ async def test_past_the_deadline_clean_up_may_still_wait_its_turn() -> None:
 
 
 async def test_a_thousand_waiters_cancelled_at_once_leave_every_count_right() -> None:
-    turnstile = make(slots=3, queue_limit=1000)
+    turnstile = make(permits=3, queue_limit=1000)
     await fill(turnstile)
     waiters = [asyncio.create_task(turnstile.enter()) for _ in range(1000)]
     await until(lambda: turnstile.waiting == 1000)
@@ -133,8 +134,8 @@ async def test_a_thousand_waiters_cancelled_at_once_leave_every_count_right() ->
     assert (turnstile.waiting, turnstile.held, turnstile.free) == (0, 2, 1)
 
 
-async def test_a_waiter_cancelled_in_the_step_that_lets_it_in_gives_its_slot_to_the_next() -> None:
-    turnstile = make(slots=1)
+async def test_a_waiter_cancelled_in_the_step_that_lets_it_in_gives_its_permit_to_the_next() -> None:
+    turnstile = make(permits=1)
     await fill(turnstile)
     first, second = (asyncio.create_task(turnstile.enter()) for _ in range(2))
     await until(lambda: turnstile.waiting == 2)
@@ -146,7 +147,7 @@ async def test_a_waiter_cancelled_in_the_step_that_lets_it_in_gives_its_slot_to_
 
 
 async def test_evicted_waiters_get_an_error_each() -> None:
-    turnstile = make(slots=1)
+    turnstile = make(permits=1)
     await fill(turnstile)
     waiters = [asyncio.create_task(turnstile.enter()) for _ in range(3)]
     await until(lambda: turnstile.waiting == 3)
@@ -159,7 +160,7 @@ async def test_evicted_waiters_get_an_error_each() -> None:
 
 async def test_nobody_enters_without_room_until_admit_is_called() -> None:
     room = False
-    turnstile = Turnstile("test", slots=2, queue_limit=5, timeout=10, has_room=lambda: room)
+    turnstile = Turnstile("test", permits=2, queue_limit=5, timeout=10, has_room=lambda: room)
     waiter = asyncio.create_task(turnstile.enter())
     await until(lambda: turnstile.waiting == 1)
     assert turnstile.free == 0
@@ -170,7 +171,7 @@ async def test_nobody_enters_without_room_until_admit_is_called() -> None:
 
 
 async def test_the_oldest_waiter_has_an_age() -> None:
-    turnstile = make(slots=1)
+    turnstile = make(permits=1)
     assert turnstile.oldest_wait == 0
     await fill(turnstile)
     waiter = asyncio.create_task(turnstile.enter())

@@ -1,4 +1,4 @@
-"""The turnstile against a plain list: whatever happens in whatever order, nobody is overtaken and no slot is lost."""
+"""The turnstile against a plain list: whatever happens in whatever order, nobody is overtaken and no permit is lost."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Evicted(Exception):
 
 
 class Model:
-    """What a turnstile is: a number of slots and a list of who waits, since when."""
+    """What a turnstile is: a number of permits and a list of who waits, since when."""
 
-    def __init__(self, slots: int, limit: int) -> None:
-        self.slots, self.limit, self.room, self.now = slots, limit, True, 0.0
+    def __init__(self, permits: int, limit: int) -> None:
+        self.permits, self.limit, self.room, self.now = permits, limit, True, 0.0
         self.waiting: list[int] = []
         self.since: dict[int, float] = {}
         self.inside: list[int] = []
@@ -51,10 +51,10 @@ class Model:
             self.admit()
 
     def would_enter(self) -> bool:
-        return not self.waiting and self.room and len(self.inside) < self.slots
+        return not self.waiting and self.room and len(self.inside) < self.permits
 
     def admit(self) -> None:
-        while self.waiting and self.room and len(self.inside) < self.slots:
+        while self.waiting and self.room and len(self.inside) < self.permits:
             who = self.waiting.pop(0)
             self.inside.append(who)
             self.outcome[who] = None
@@ -79,12 +79,12 @@ class Model:
 
 
 class TurnstileMachine(RuleBasedStateMachine):
-    @initialize(slots=st.integers(1, 3), limit=st.integers(0, 5))
-    def make(self, slots: int, limit: int) -> None:
+    @initialize(permits=st.integers(1, 3), limit=st.integers(0, 5))
+    def make(self, permits: int, limit: int) -> None:
         self.loop = Clockwork()
-        self.model = Model(slots, limit)
+        self.model = Model(permits, limit)
         self.turnstile = Turnstile(
-            "test", slots=slots, queue_limit=limit, timeout=TIMEOUT, has_room=lambda: self.model.room
+            "test", permits=permits, queue_limit=limit, timeout=TIMEOUT, has_room=lambda: self.model.room
         )
         self.tasks: dict[int, asyncio.Task[None]] = {}
         self.entered: list[int] = []
@@ -156,8 +156,8 @@ class TurnstileMachine(RuleBasedStateMachine):
     def everyone_is_where_the_list_says(self) -> None:
         model, turnstile = self.model, self.turnstile
         assert (turnstile.held, turnstile.waiting) == (len(model.inside), len(model.waiting))
-        assert turnstile.held <= turnstile.slots
-        assert turnstile.free == (0 if model.waiting else model.slots - len(model.inside))
+        assert turnstile.held <= turnstile.permits
+        assert turnstile.free == (0 if model.waiting else model.permits - len(model.inside))
         assert {who for who, task in self.tasks.items() if not task.done()} == set(model.waiting)
         assert {who: outcome_of(task) for who, task in self.tasks.items() if task.done()} == model.outcome
         assert self.entered == sorted(self.entered), "overtaken"

@@ -1,9 +1,4 @@
-"""Both drivers' clients, with what Sluice changes in them.
-
-Server selection draws on the request's deadline. The drivers wait for a suitable member as long as the client's setting
-says, and cancelling the wait is not enough: Motor's threads can't be cancelled, and before Python 3.12
-`asyncio.wait_for`, which PyMongo waits with, can lose a cancellation
-(https://github.com/python/cpython/issues/86296), or leave the lock of PyMongo's topology taken for ever.
+"""PyMongo's asynchronous client, with what Sluice changes in it.
 
 What the turnstile turned away isn't retried: the driver would repeat a read once, or without a pause for as long as
 `pymongo.timeout()` allows. What ends something on the server says so to the turnstile.
@@ -12,37 +7,21 @@ What the turnstile turned away isn't retried: the driver would repeat a read onc
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
-import pymongo
-from pymongo import AsyncMongoClient, MongoClient, _csot
+from pymongo import AsyncMongoClient, _csot
 from pymongo.asynchronous.mongo_client import _ClientConnectionRetryable
-from pymongo.asynchronous.server import Server as AsyncServer
-from pymongo.server_description import ServerDescription
-from pymongo.synchronous.server import Server as SyncServer
+from pymongo.asynchronous.server import Server
 from pymongo.topology_description import TopologyDescription
 
-from sluice import deadline
-from sluice.drivers.finishing import ENDINGS, finishing, see_through, take_outcome
+from sluice.drivers.connected import Document
+from sluice.drivers.pymongo.endings import ENDINGS, finishing, see_through, take_outcome
+from sluice.drivers.selection import allow_for_round_trip, within_deadline
 from sluice.errors import PoolError
 
 Result = TypeVar("Result")
-Document = dict[str, Any]
 SELECTORS = 8
 """Most that are remembered: an application has a few read preferences; others are made for one operation."""
-
-
-def _within_deadline(setting: float) -> AbstractContextManager[Any]:
-    left = deadline.remaining()
-    return nullcontext() if left is None or left <= 0 else pymongo.timeout(min(left, setting))
-
-
-def _allow_for_round_trip(member: ServerDescription) -> None:
-    """As the driver does when it has selected a member, but where the operation sees it: what the driver has set ended
-    with `_within_deadline`, or in a task of its own."""
-    if _csot.get_timeout():
-        _csot.set_rtt(member.min_round_trip_time)
 
 
 def _alike(selector: Any, other: Any) -> bool:
@@ -83,13 +62,13 @@ class AsyncClient(AsyncMongoClient[Document]):
             self._answered.append(server_selector)
         return True
 
-    async def _select_server(self, server_selector: Any, *arguments: Any, **options: Any) -> AsyncServer:
-        server = await self._select_within_deadline(server_selector, *arguments, **options)
-        _allow_for_round_trip(server.description)
+    async def _select_server(self, server_selector: Any, *arguments: Any, **options: Any) -> Server:
+        server = await self._selectwithin_deadline(server_selector, *arguments, **options)
+        allow_for_round_trip(server.description)
         return server
 
-    async def _select_within_deadline(self, server_selector: Any, *arguments: Any, **options: Any) -> AsyncServer:
-        with _within_deadline(self.options.server_selection_timeout):
+    async def _selectwithin_deadline(self, server_selector: Any, *arguments: Any, **options: Any) -> Server:
+        with within_deadline(self.options.server_selection_timeout):
             at_once = self._would_answer(server_selector)
             selecting = super()._select_server(server_selector, *arguments, **options)
             if at_once:
@@ -137,13 +116,3 @@ class AsyncClient(AsyncMongoClient[Document]):
     async def _end_sessions(self, *arguments: Any, **options: Any) -> None:
         with finishing():
             await super()._end_sessions(*arguments, **options)
-
-
-class SyncClient(MongoClient[Document]):
-    """The client inside Motor's."""
-
-    def _select_server(self, *arguments: Any, **options: Any) -> SyncServer:
-        with _within_deadline(self.options.server_selection_timeout):
-            server = super()._select_server(*arguments, **options)
-        _allow_for_round_trip(server.description)
-        return server

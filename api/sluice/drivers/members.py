@@ -1,0 +1,23 @@
+"""How members are named, and which of them may be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from pymongo.topology_description import TopologyDescription
+
+Address: TypeAlias = tuple[str, int | None]
+
+
+def name_of(address: Address) -> str:
+    """`host:port`, as the replica set's configuration has it; `[host]:port` of IPv6, and the path of a socket."""
+    host, port = address
+    if port is None:
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def eligible(topology: TopologyDescription, read_preference: Callable[[Any], Any]) -> set[str]:
+    """The members that this read preference may use now, as `host:port`."""
+    return {name_of(server.address) for server in topology.apply_selector(read_preference)}

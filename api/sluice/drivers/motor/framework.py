@@ -1,0 +1,62 @@
+"""Motor's own classes, made of its asyncio framework with another way into the threads."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from motor import core
+from motor.frameworks import asyncio as motors
+from motor.metaprogramming import create_class_with_framework
+from pymongo.client_session import ClientSession
+
+from sluice.drivers.connected import Document
+from sluice.drivers.motor.client import SyncClient
+
+
+def client_class(run_on_executor: Callable[..., asyncio.Task[Any]]) -> Callable[..., Any]:
+    """Motor's client, whose operations `run_on_executor(loop, function, *args, **kwargs)` runs."""
+    framework = types.ModuleType("sluice_motor_framework")
+    vars(framework).update(vars(motors), run_on_executor=run_on_executor, add_future=add_future)
+    return create_class_with_framework(MotorClient, framework, "motor.motor_asyncio")
+
+
+def add_future(
+    loop: asyncio.AbstractEventLoop, inner: asyncio.Future[Any], callback: Callable[..., None], *arguments: Any
+) -> None:
+    """As Motor's own, but whoever gives up a cursor's `to_list` also gives up the batch that it waits for."""
+    outer = [argument for argument in arguments if asyncio.isfuture(argument)]
+
+    def hand_over(done: asyncio.Future[Any]) -> None:
+        if not any(future.cancelled() for future in outer):
+            loop.call_soon(partial(callback, *arguments, done))
+
+    def give_up(done: asyncio.Future[Any]) -> None:
+        if done.cancelled():
+            inner.cancel()
+
+    inner.add_done_callback(hand_over)
+    for future in outer:
+        future.add_done_callback(give_up)
+
+
+class MotorSession(core.AgnosticClientSession):
+    """Motor would abort a transaction that is left open on the event loop's own thread.
+
+    Whoever is cancelled again and again while it ends goes at once; it ends all the same.
+    """
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.shield(self.end_session())
+
+
+class MotorClient(core.AgnosticClient[Document]):
+    __delegate_class__ = SyncClient
+
+    def wrap(self, obj: Any) -> Any:
+        if isinstance(obj, ClientSession):
+            return create_class_with_framework(MotorSession, self._framework, self.__module__)(obj, self)
+        return super().wrap(obj)
