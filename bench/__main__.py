@@ -19,7 +19,8 @@ import uvloop
 from bench import cost, overload, pool, profiling, report, results, web
 from bench.plan import FULL, QUICK, Plan
 from bench.results import Results, Workload
-from tests.replica_set import ReplicaSet, find_mongod
+from stack.mongod import find_mongod
+from stack.replica_set import ReplicaSet
 
 Run = Callable[[Plan, str, Path], Workload]
 

@@ -99,7 +99,7 @@ def load(path: Path) -> Results:
     return Results(stored["machine"], workloads)
 
 
-def machine(mongod: str) -> dict[str, str]:
+def machine(mongod: Path) -> dict[str, str]:
     """What the figures depend on, and nothing that tells whose machine it is."""
     found = subprocess.run([mongod, "--version"], capture_output=True, text=True, check=True).stdout
     return {

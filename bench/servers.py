@@ -17,9 +17,9 @@ import psutil
 from app.settings.model import Settings, load
 from bench.sides import KEY, App
 from stack.configure import configure
+from stack.free_ports import free_ports
 from stack.install import find
 from stack.layout import ROOT, Layout, Port
-from tests.replica_set import free_ports
 
 
 @dataclass(eq=False)

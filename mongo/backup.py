@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import bson
-import interruptions
-from backup_format import FORMAT, OURS, BackupError, Document, Raw, brief
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
-from restore_lock import described, living
-from restoring import restore
+
+from mongo import interruptions
+from mongo.backup_format import FORMAT, OURS, BackupError, Document, Raw, brief
+from mongo.restore_lock import described, living
+from mongo.restoring import restore
 
 EXIT_INTERRUPTED = 130
 

@@ -77,16 +77,8 @@ class ReplicaSet:
             self._settle(client)
 
     def _initiate_on(self, host: str) -> None:
-        members = [{"_id": number, "host": host} for number, host in enumerate(self.hosts)]
-        settings = {"electionTimeoutMillis": FIRST_ELECTION_MS}
         with self._as_far_as_known(host) as client:
-            if client.admin.command("hello").get("setName") == self.name:
-                return
-            try:
-                client.admin.command("replSetInitiate", {"_id": self.name, "members": members, "settings": settings})
-            except OperationFailure as error:
-                if error.code != ALREADY_INITIALIZED:
-                    raise
+            initiate(client, self.name, self.hosts, {"electionTimeoutMillis": FIRST_ELECTION_MS})
 
     def _primary(self) -> str:
         """The member that accepts writes. Where all have just started, one is asked to stand, which saves 10 s."""
@@ -154,6 +146,18 @@ class ReplicaSet:
 
     def _password(self, user: str) -> str:
         return (self.secrets / f"{user}_password").read_text().strip()
+
+
+def initiate(client: Client, name: str, hosts: Sequence[str], settings: dict[str, int]) -> None:
+    """Make the server that the client talks to, one of the `hosts`, a member of a set of all; unless it already is."""
+    if client.admin.command("hello").get("setName") == name:
+        return
+    members = [{"_id": number, "host": host} for number, host in enumerate(hosts)]
+    try:
+        client.admin.command("replSetInitiate", {"_id": name, "members": members, "settings": settings})
+    except OperationFailure as error:
+        if error.code != ALREADY_INITIALIZED:
+            raise
 
 
 def _create_user(client: Client, name: str, password: str, roles: list[dict[str, str]]) -> None:

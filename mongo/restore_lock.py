@@ -16,11 +16,12 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-from backup_format import OURS, BackupError, Document
-from interruptions import ignore_them
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.write_concern import WriteConcern
+
+from mongo.backup_format import OURS, BackupError, Document
+from mongo.interruptions import ignore_them
 
 LOCK = f"{OURS}lock"
 BEAT = 2.0

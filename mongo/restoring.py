@@ -11,15 +11,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, BinaryIO
 
-from backup_format import OURS, BackupError, Document, Raw, brief, plain, records
 from bson.raw_bson import RawBSONDocument
-from interruptions import ignore_them
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import AutoReconnect, BulkWriteError, OperationFailure, PyMongoError, WriteError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
-from restore_lock import LOCK, RestoreLock
+
+from mongo.backup_format import OURS, BackupError, Document, Raw, brief, plain, records
+from mongo.interruptions import ignore_them
+from mongo.restore_lock import LOCK, RestoreLock
 
 BATCH_BYTES = 4 << 20
 LONGEST_NAME = 255

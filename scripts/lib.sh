@@ -36,7 +36,7 @@ usage() {
 
 # python_path: let Python find the repository's packages; and not what is called alike where a script is typed
 python_path() {
-  export PYTHONSAFEPATH=1 PYTHONPATH=$root:$root/api:$root/mongo
+  export PYTHONSAFEPATH=1 PYTHONPATH=$root:$root/api
 }
 
 # compose ARGUMENT...: Docker Compose on this repository's files, or on those that COMPOSE_FILE names
@@ -220,7 +220,8 @@ run_backup() {
   if containers_run; then
     compose exec -T api python /srv/mongo/backup.py "$1" --url-file /secrets/api/mongodb_url
   elif [[ -r $SLUICE_HOME/secrets/mongodb_url ]]; then
-    "$SLUICE_HOME/venv/bin/python" "$root/mongo/backup.py" "$1" --url-file "$SLUICE_HOME/secrets/mongodb_url"
+    python_path
+    "$SLUICE_HOME/venv/bin/python" -m mongo.backup "$1" --url-file "$SLUICE_HOME/secrets/mongodb_url"
   else
     fail "no stack runs; start it with ./scripts/up.sh"
   fi

@@ -13,7 +13,6 @@ from stack.home import ROOT as ROOT
 from stack.home import Home
 from stack.home import StackError as StackError
 
-REPLICA_SET = "rs0"
 ENV_FILES = (ROOT / ".env", ROOT / "api" / ".env")
 """What the service reads where this stack runs it, in `api/`."""
 

@@ -17,7 +17,8 @@ from app.settings.model import Settings
 from stack import grafana_server
 from stack.home import STACK
 from stack.install import find
-from stack.layout import ENV_FILES, REPLICA_SET, ROOT, Layout, StackError
+from stack.layout import ENV_FILES, ROOT, Layout, StackError
+from stack.mongod import mongod_command
 
 FILES = min(16_384, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 """Open files per process: the wished-for number where the system allows it."""
@@ -80,16 +81,18 @@ def supervisord(layout: Layout, settings: Settings) -> str:
 
 def _mongod(layout: Layout, port: int) -> Program:
     return Program(
-        command=[
-            str(layout.mongod), "--replSet", REPLICA_SET, "--keyFile", str(layout.secrets / "mongo_key"),
-            "--bind_ip", "127.0.0.1", "--port", str(port), "--dbpath", str(layout.home / "data" / str(port)),
-            "--wiredTigerCacheSizeGB", "0.5", "--oplogSize", "512", "--nounixsocket",
-            "--logpath", str(layout.logs / f"mongod-{port}.log"), "--logappend", "--logRotate", "reopen",
-            # All members go down together: the 15 s that clients usually get to find another would be lost.
-            "--setParameter", "shutdownTimeoutMillisForSignaledShutdown=500",
-        ],
+        command=mongod_command(
+            layout.mongod,
+            port,
+            data=layout.home / "data" / str(port),
+            log=layout.logs / f"mongod-{port}.log",
+            cache_gb=0.5,
+            shutdown_ms=500,  # all members go down together
+            oplog_mb=512,
+            key_file=layout.secrets / "mongo_key",
+        ),
         options={"stopwaitsecs": "30"},
-    )  # fmt: skip
+    )
 
 
 def _api(layout: Layout, settings: Settings) -> Program:

@@ -18,17 +18,17 @@ import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
-import init_replica_set
-import make_secrets
 from pymongo.errors import PyMongoError
 
 from app.settings.check import check
 from app.settings.errors import SettingsError
 from app.settings.model import Settings
+from mongo import init_replica_set, make_secrets
 from stack import grafana_server
 from stack.configure import configure
 from stack.install import InstallError, install_mongod, install_programs, say, tell
-from stack.layout import ENV_FILES, REPLICA_SET, Layout, StackError
+from stack.layout import ENV_FILES, Layout, StackError
+from stack.mongod import REPLICA_SET
 from stack.ports import refuse_taken
 from stack.processes import of_stack
 from stack.programs import inherited

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pytest
 
 from sluice import Options, Slot, Sluice
-from tests.replica_set import ReplicaSet
+from stack.replica_set import ReplicaSet
 
 
 @pytest.fixture(scope="session")

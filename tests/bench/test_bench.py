@@ -23,7 +23,7 @@ LATENCIES = {"p50", "p99", "p999", "max"}
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    paths = [ROOT / "api", ROOT, ROOT / "mongo"]
+    paths = [ROOT / "api", ROOT]
     environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": ":".join(map(str, paths))}
     command = [sys.executable, "-m", "bench", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110)

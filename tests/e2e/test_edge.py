@@ -21,10 +21,11 @@ from typing import Any
 
 import httpx
 import pytest
-from whole_stack import ROOT, free_ports_in_a_row, until
+from whole_stack import ROOT, until
 
 from app.settings.model import load
 from stack.configure import configure
+from stack.free_ports import free_ports
 from stack.install import SYSTEM_PATH, find
 from stack.layout import Layout, Port, StackError
 
@@ -39,10 +40,7 @@ PREFLIGHT = {
 
 
 def make_layout(home: Path) -> Layout:
-    first = free_ports_in_a_row(9)
-    http, api, status, exporter, prometheus, grafana, *mongo = (
-        Port(f"{port}", port) for port in range(first, first + 9)
-    )
+    http, api, status, exporter, prometheus, grafana, *mongo = (Port(f"{port}", port) for port in free_ports(9))
     return Layout(home, http, api, status, exporter, prometheus, (mongo[0], mongo[1], mongo[2]), grafana)
 
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import os
-import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from whole_stack import ROOT, free_ports_in_a_row, until
+from whole_stack import ROOT, until
 
-if TYPE_CHECKING:
-    from tests.replica_set import ReplicaSet
+from stack.free_ports import free_ports
+from stack.replica_set import ReplicaSet
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ReplicaSet]:
-    # By its path: when only these tests run, pytest takes the root's `tests` for the package of this name.
-    server: ReplicaSet = runpy.run_path(str(ROOT / "api/tests/replica_set.py"))["ReplicaSet"](members=1)
+    server = ReplicaSet(members=1)
     try:
         server.start()
         yield server
@@ -40,7 +37,7 @@ def server() -> Iterator[ReplicaSet]:
 def test_the_guides_command_serves_until_it_is_ended(
     server: ReplicaSet, tmp_path: Path, command: str, workers: int
 ) -> None:
-    port = free_ports_in_a_row(1)
+    [port] = free_ports(1)
     statistics = tmp_path / "statistics"
     settings = {
         "MONGODB_URL": server.url,

@@ -14,7 +14,9 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 
 import httpx
 import pytest
-from whole_stack import Stack, free_ports_in_a_row, until
+from whole_stack import Stack, until
+
+from stack.free_ports import free_ports
 
 
 class Deaf(ThreadingTCPServer):
@@ -51,13 +53,13 @@ def api() -> Iterator[Deaf]:
 @pytest.fixture
 def nginx(stack: Stack, api: Deaf, tmp_path: Path) -> Iterator[str]:
     """The stack's own configuration, another port, and the deaf API behind; its address."""
-    port = free_ports_in_a_row(2)
+    port, status = free_ports(2)
     shutil.copytree(stack.home / "nginx/conf", tmp_path / "conf")
     (tmp_path / "logs").mkdir()
     for name, old, new in (
         ("environment.conf", f"{stack.home}/run/nginx.pid", f"{tmp_path}/nginx.pid"),
         ("listen.conf", str(stack.layout.http.number), str(port)),
-        ("listen_status.conf", str(stack.layout.nginx_status.number), str(port + 1)),
+        ("listen_status.conf", str(stack.layout.nginx_status.number), str(status)),
         ("upstream.conf", str(stack.layout.api.number), str(api.server_address[1])),
     ):
         path = tmp_path / "conf" / name

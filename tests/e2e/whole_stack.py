@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +21,9 @@ import psutil
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
+from stack.free_ports import free_ports
 from stack.layout import Layout, Port
+from stack.mongod import find_mongod
 
 ROOT = Path(__file__).resolve().parents[2]
 LINE = re.compile(
@@ -39,9 +39,9 @@ class Stack:
 
     def __init__(self, home: Path, *, venv: Path | None = None) -> None:
         """`venv`: packages to use, of another stack."""
-        first = free_ports_in_a_row(9)
+        numbers = free_ports(9)
         settings = ("", "_API", "_NGINX_STATUS", "_NGINX_EXPORTER", "_PROMETHEUS", "_GRAFANA", "_MONGO")
-        ports = [Port(f"SLUICE{name}_PORT", first + number) for number, name in enumerate(settings)]
+        ports = [Port(f"SLUICE{name}_PORT", number) for name, number in zip(settings, numbers, strict=False)]
         mongo = ports[-1]
         self.layout = Layout(
             home=home,
@@ -285,32 +285,14 @@ def lend_venv(home: Path, venv: Path | None) -> None:
 
 def lend_mongod(home: Path) -> None:
     """Let up.sh find the mongod that the tests have."""
-    for candidate in (os.environ.get("SLUICE_MONGOD"), ROOT / ".sluice/bin/mongod", shutil.which("mongod")):
-        if candidate and Path(candidate).is_file():
-            (home / "bin").mkdir()
-            (home / "bin/mongod").symlink_to(candidate)
-            return
+    with suppress(FileNotFoundError):  # it installs one
+        mongod = find_mongod()
+        (home / "bin").mkdir()
+        (home / "bin/mongod").symlink_to(mongod)
 
 
 def _text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
-
-
-def free_ports_in_a_row(count: int) -> int:
-    """The first of so many free ports in a row, below those that the kernel gives to outgoing connections."""
-    while True:
-        first = random.randrange(20_000, 32_000)
-        if all(_is_free(port) for port in range(first, first + count)):
-            return first
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import runpy
 import signal
 import socket
 import subprocess
@@ -22,6 +21,8 @@ from bson import ObjectId
 from pymongo import MongoClient
 from pymongo.database import Database
 
+from stack.replica_set import ReplicaSet
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -30,9 +31,8 @@ ADULTS = {"$jsonSchema": {"required": ["name"], "properties": {"n": {"bsonType":
 
 
 @pytest.fixture(scope="module")
-def replica_set() -> Iterator[Any]:
-    # By its path: the root's `tests` may have been taken for the package of this name.
-    replica_set = runpy.run_path(str(ROOT / "api/tests/replica_set.py"))["ReplicaSet"](1, auth=True)
+def replica_set() -> Iterator[ReplicaSet]:
+    replica_set = ReplicaSet(1, auth=True)
     shop = {"db": "shop", "collection": ""}
     try:
         replica_set.start()
@@ -45,13 +45,13 @@ def replica_set() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def url(replica_set: Any) -> str:
+def url(replica_set: ReplicaSet) -> str:
     """With the rights that the service's user has."""
-    return str(replica_set.url_of("app", "shop"))
+    return replica_set.url_of("app", "shop")
 
 
 @pytest.fixture
-def database(replica_set: Any) -> Iterator[Database[dict[str, Any]]]:
+def database(replica_set: ReplicaSet) -> Iterator[Database[dict[str, Any]]]:
     """A thousand people of whom the names are unique, and an empty collection with a schema."""
     with MongoClient[dict[str, Any]](replica_set.url_of("root")) as client:
         client.drop_database("shop")
@@ -63,7 +63,8 @@ def database(replica_set: Any) -> Iterator[Database[dict[str, Any]]]:
 
 def command(action: str, url: str, folder: Path) -> list[str]:
     (folder / "url").write_text(url)
-    return [sys.executable, str(ROOT / "mongo/backup.py"), action, "--url-file", str(folder / "url")]
+    program = ["env", f"PYTHONPATH={ROOT}", sys.executable, str(ROOT / "mongo/backup.py")]  # as the image has it
+    return [*program, action, "--url-file", str(folder / "url")]
 
 
 def run(action: str, url: str, folder: Path, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -309,7 +310,7 @@ def test_schema_and_indexes_of_today_stay(database: Database[dict[str, Any]], ur
 
 
 def test_a_user_who_may_only_read_and_write_restores_what_fits(
-    database: Database[dict[str, Any]], replica_set: Any, tmp_path: Path
+    database: Database[dict[str, Any]], replica_set: ReplicaSet, tmp_path: Path
 ) -> None:
     url = replica_set.url_of("plain", "shop")
     database.command("collMod", "people", validator={"name": {"$type": "string"}})

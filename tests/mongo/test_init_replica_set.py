@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 import socket
 import subprocess
 import sys
@@ -13,6 +12,8 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
+
+from stack.mongod import REPLICA_SET, find_mongod, mongod_command
 
 ROOT = Path(__file__).resolve().parents[2]
 Document = dict[str, Any]
@@ -31,18 +32,18 @@ class Member:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, in_set: bool = True) -> None:
-        # By its path: the root's `tests` may have been taken for the package of this name.
-        mongod = runpy.run_path(str(ROOT / "api/tests/replica_set.py"))["find_mongod"]()
-        options = ("--replSet", "rs0", "--keyFile", str(self.secrets / "mongo_key")) if in_set else ()
-        self._process = subprocess.Popen(
-            [
-                mongod, *options, "--bind_ip", "127.0.0.1", "--port", self.address.rpartition(":")[2],
-                "--dbpath", self._folder / "data", "--logpath", self._folder / "mongod.log", "--nounixsocket",
-                "--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false",
-                "--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100",
-            ],
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        command = mongod_command(
+            find_mongod(),
+            int(self.address.rpartition(":")[2]),
+            data=self._folder / "data",
+            log=self._folder / "mongod.log",
+            cache_gb=0.25,
+            shutdown_ms=100,
+            replica_set=REPLICA_SET if in_set else None,
+            key_file=self.secrets / "mongo_key" if in_set else None,
+            parameters={"diagnosticDataCollectionEnabled": "false"},
+        )
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
     def stop(self) -> None:
         if self._process is not None:

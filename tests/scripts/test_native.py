@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import runpy
 import shutil
 import signal
 import socket
@@ -20,6 +19,7 @@ import pytest
 from stack import ports, processes
 from stack.home import STACK, Home
 from stack.layout import Layout, Port, StackError
+from stack.mongod import find_mongod
 from stack.ports import refuse_taken
 from stack.processes import end, of_stack
 from stack.rotate import rotate
@@ -73,8 +73,7 @@ def test_shared_memory_of_our_own_is_used_again(layout: Layout) -> None:
 
 
 def test_a_link_to_a_mongod_that_is_gone_is_replaced(tmp_path: Path) -> None:
-    # By its path: the root's `tests` may have been taken for the package of this name.
-    mongod = runpy.run_path(str(ROOT / "api/tests/replica_set.py"))["find_mongod"]()
+    mongod = find_mongod()
     (tmp_path / "path").mkdir()
     (tmp_path / "path/mongod").symlink_to(mongod)
     target = tmp_path / "bin/mongod"
@@ -84,7 +83,7 @@ def test_a_link_to_a_mongod_that_is_gone_is_replaced(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{tmp_path}/path:{os.environ['PATH']}"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    assert target.resolve() == Path(mongod).resolve()
+    assert target.resolve() == mongod.resolve()
 
 
 @pytest.fixture
@@ -164,7 +163,7 @@ def test_ctrl_c_while_up_is_loaded_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "pymongo.py").write_text(
         "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"
     )
-    paths = f"{tmp_path}:{ROOT}:{ROOT}/api:{ROOT}/mongo"
+    paths = f"{tmp_path}:{ROOT}:{ROOT}/api"
     environment = {**os.environ, "PYTHONPATH": paths, "SLUICE_HOME": str(tmp_path)}
     up = [sys.executable, "-m", "stack.up", "--detach"]
     done = subprocess.run(up, env=environment, capture_output=True, text=True, timeout=30)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from bson import ObjectId
@@ -22,9 +21,7 @@ from pymongo.collection import Collection
 
 from app.users.model import NewUser, User
 from scripts.seed.people import People
-
-if TYPE_CHECKING:
-    from tests.replica_set import ReplicaSet
+from stack.replica_set import ReplicaSet
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "seed.sh"
@@ -34,8 +31,7 @@ Seed = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ReplicaSet]:
-    # By its path: when only these tests run, pytest takes the root's `tests` for the package of this name.
-    server: ReplicaSet = runpy.run_path(str(ROOT / "api/tests/replica_set.py"))["ReplicaSet"](members=1)
+    server = ReplicaSet(members=1)
     try:
         server.start()
         yield server

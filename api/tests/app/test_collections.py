@@ -24,8 +24,8 @@ from app.main import create_app
 from app.settings.model import Settings
 from app.users.model import SCHEMA
 from app.users.repository import INDEXES
+from stack.replica_set import ReplicaSet
 from tests.app.conftest import Client
-from tests.replica_set import ReplicaSet
 
 pytestmark = pytest.mark.asyncio
 

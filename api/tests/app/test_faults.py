@@ -19,8 +19,8 @@ from pymongo.errors import PyMongoError
 from app.http import errors
 from app.main import create_app
 from app.settings.model import Settings
+from stack.replica_set import ReplicaSet
 from tests.app.conftest import Client
-from tests.replica_set import ReplicaSet
 from tests.sluice.support import fail
 
 pytestmark = pytest.mark.asyncio

@@ -15,8 +15,8 @@ from fastapi import FastAPI
 
 from app.main import create_app
 from app.settings.model import Settings
+from stack.replica_set import ReplicaSet
 from tests.app.conftest import Client
-from tests.replica_set import ReplicaSet
 
 pytestmark = pytest.mark.asyncio
 

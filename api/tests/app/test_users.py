@@ -18,8 +18,8 @@ from app.main import create_app
 from app.settings.model import Settings
 from app.users.listing import Listing
 from app.users.repository import prepare
+from stack.replica_set import ReplicaSet
 from tests.app.conftest import Client
-from tests.replica_set import ReplicaSet
 
 pytestmark = pytest.mark.asyncio
 

@@ -8,7 +8,7 @@ from typing import Any
 from sluice import Sluice
 from sluice.statistics.snapshot import PoolStats
 from sluice.statistics.summary import ContainerSummary, summarize
-from tests.replica_set import ReplicaSet
+from stack.replica_set import ReplicaSet
 
 
 async def slow(sluice: Sluice, seconds: float) -> None:

@@ -11,8 +11,9 @@ import pytest
 from pymongo.errors import PyMongoError
 
 from sluice import NotPrepared, Options, PoolUnavailable, Slot, Sluice
+from stack.free_ports import free_ports
+from stack.replica_set import ReplicaSet
 from tests.conftest import OpenSluice, until
-from tests.replica_set import ReplicaSet, free_ports
 from tests.sluice.support import held, quick, settle, total, with_one_document
 
 

@@ -21,8 +21,8 @@ from sluice import DeadlineExceeded, PoolUnavailable, QueueFull, Sluice, deadlin
 from sluice.coalescing.coalescer import Limits
 from sluice.coalescing.reader import key_of
 from sluice.statistics.snapshot import CoalescerStats
+from stack.replica_set import ReplicaSet
 from tests.conftest import OpenSluice, until
-from tests.replica_set import ReplicaSet
 from tests.sluice.support import fail, settle, total, with_one_document
 
 AN_ID = ObjectId("66f1a2b3c4d5e6f7a8b9c0d1")

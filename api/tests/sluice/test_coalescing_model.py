@@ -31,8 +31,8 @@ from pymongo.errors import DuplicateKeyError, ExecutionTimeout, PyMongoError
 from sluice import DeadlineExceeded, Options, PoolError, Slot, Sluice, deadline
 from sluice.coalescing.coalescer import Coalescer, Entry, Limits
 from sluice.statistics.snapshot import CoalescerStats
+from stack.replica_set import ReplicaSet
 from tests.conftest import until
-from tests.replica_set import ReplicaSet
 from tests.sluice.support import held
 
 AN_ID = ObjectId("66f1a2b3c4d5e6f7a8b9c0d1")

@@ -13,8 +13,8 @@ from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
 from sluice.coalescing.coalescer import Limits
 from sluice.drivers.pymongo.pool import AsyncPool
+from stack.replica_set import ReplicaSet
 from tests.conftest import OpenSluice, until
-from tests.replica_set import ReplicaSet
 from tests.sluice.support import fail, held, settle
 
 

@@ -9,8 +9,8 @@ import pytest
 from pymongo.errors import ExecutionTimeout, PyMongoError
 
 from sluice import DeadlineExceeded, QueueTimeout, deadline
+from stack.replica_set import ReplicaSet
 from tests.conftest import OpenSluice, until
-from tests.replica_set import ReplicaSet
 from tests.sluice.support import connections_of, held, settle, slow, total, with_one_document
 
 

@@ -17,7 +17,7 @@ import pytest
 
 import sluice
 from sluice.drivers import DRIVERS
-from tests.replica_set import ReplicaSet
+from stack.replica_set import ReplicaSet
 from tests.sluice.private_names import is_drivers, modules, syntax
 
 PYMONGO, MOTOR = "sluice.drivers.pymongo", "sluice.drivers.motor"

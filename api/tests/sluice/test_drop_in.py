@@ -19,8 +19,8 @@ from pymongo.read_preferences import Nearest, SecondaryPreferred
 
 from sluice import PoolUnavailable, QueueFull, QueueTimeout, Sluice, deadline
 from sluice.errors import PoolClosed
+from stack.replica_set import ReplicaSet
 from tests.conftest import OpenSluice, until
-from tests.replica_set import ReplicaSet
 from tests.sluice.support import held, quick, settle, slow, total, with_one_document
 
 

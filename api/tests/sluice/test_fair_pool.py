@@ -14,8 +14,8 @@ import pytest
 from pymongo.errors import AutoReconnect, PyMongoError
 
 from sluice import QueueFull, QueueTimeout
+from stack.replica_set import ReplicaSet
 from tests.conftest import OpenSluice, until
-from tests.replica_set import ReplicaSet
 from tests.sluice.support import fail, held, queue, quick, settle, slow, total, with_one_document
 
 

@@ -17,8 +17,8 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 
 from sluice import DeadlineExceeded, QueueFull, QueueTimeout, Sluice, deadline
 from sluice.drivers.pymongo.endings import has_connection, see_through
+from stack.replica_set import ReplicaSet
 from tests.conftest import OpenSluice, until
-from tests.replica_set import ReplicaSet
 from tests.sluice.support import queue, quick, settle, slow, total, with_one_document
 
 

@@ -9,8 +9,8 @@ from pymongo.read_preferences import Secondary
 
 from sluice import Sluice
 from sluice.statistics.snapshot import ANY_MEMBER
+from stack.replica_set import ReplicaSet
 from tests.conftest import OpenSluice, until
-from tests.replica_set import ReplicaSet
 from tests.sluice.support import settle, slow, total, with_one_document
 
 

@@ -14,8 +14,8 @@ from sluice.statistics.members import Answer, lags
 from sluice.statistics.metrics import SluiceCollector, names
 from sluice.statistics.slots import Slot, read_all
 from sluice.statistics.summary import summarize
+from stack.replica_set import ReplicaSet
 from tests.conftest import OpenSluice, until
-from tests.replica_set import ReplicaSet
 from tests.sluice.support import connections_of, held, quick, settle, slow, total, with_one_document
 
 

@@ -13,7 +13,9 @@ from typing import Any
 import httpx
 from engine import Engine
 from runbook import commands, problems
-from whole_stack import free_ports_in_a_row, until
+from whole_stack import until
+
+from stack.free_ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[3]
 WITHOUT_GRAFANA = "tests/compose/without-grafana.yml"
@@ -27,7 +29,7 @@ class Project:
     def __init__(self, engine: Engine, name: str) -> None:
         self._engine = engine
         self.name = name
-        self.port = free_ports_in_a_row(3)
+        self.port, *_ = free_ports(3)
         self.environment = engine.environment | {
             "COMPOSE_PROJECT_NAME": name,
             "SLUICE_HOME": str(engine.folder / name),  # where no native stack is

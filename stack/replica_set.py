@@ -1,10 +1,8 @@
-"""A real three-member replica set for the tests: free ports, a temporary folder, stopped by process id."""
+"""A replica set that comes and goes, for tests and benchmark: free ports, a temporary folder, stopped by process id."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,24 +13,11 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-ROOT = Path(__file__).resolve().parents[2]
-ELECTION_MS = 1000
+from mongo.init_replica_set import initiate
+from stack.free_ports import free_ports
+from stack.mongod import REPLICA_SET, find_mongod, mongod_command
 
-
-def find_mongod() -> str:
-    """`SLUICE_MONGOD`, the one that scripts/test.sh installs, or one on PATH. Raises `FileNotFoundError`."""
-    for candidate in (os.environ.get("SLUICE_MONGOD"), ROOT / ".sluice/bin/mongod", shutil.which("mongod")):
-        if candidate and Path(candidate).is_file():
-            return str(candidate)
-    raise FileNotFoundError("no mongod: ./scripts/test.sh installs one, or set SLUICE_MONGOD")
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return ports
+SETTINGS = {"electionTimeoutMillis": 1000, "heartbeatIntervalMillis": 200}
 
 
 class ReplicaSet:
@@ -47,20 +32,21 @@ class ReplicaSet:
         self.addresses = [f"127.0.0.1:{port}" for port in free_ports(members)]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._login: dict[str, str] = {}
-        self._options: list[str] = []
+        self._key_file: Path | None = None
         if auth:
-            key = self._folder / "key"
-            key.write_text("sluice")
-            key.chmod(0o400)
-            self._options = ["--keyFile", str(key)]
+            self._key_file = self._folder / "key"
+            self._key_file.write_text("sluice")
+            self._key_file.chmod(0o400)
 
     @property
     def url(self) -> str:
-        return f"mongodb://{','.join(self.addresses)}/?replicaSet=rs0"
+        return f"mongodb://{','.join(self.addresses)}/?replicaSet={REPLICA_SET}"
 
     def url_of(self, user: str, database: str = "") -> str:
         """The connection string of a user, whose password is its name."""
-        return f"mongodb://{user}:{user}@{','.join(self.addresses)}/{database}?replicaSet=rs0&authSource=admin"
+        return (
+            f"mongodb://{user}:{user}@{','.join(self.addresses)}/{database}?replicaSet={REPLICA_SET}&authSource=admin"
+        )
 
     def create_user(self, name: str, *roles: dict[str, str], privileges: Sequence[dict[str, Any]] = ()) -> None:
         """Its password is its name."""
@@ -79,16 +65,8 @@ class ReplicaSet:
             with self.direct(address) as member:
                 member.admin.command("ping")
         with self.direct(self.addresses[0]) as first:
-            first.admin.command(
-                {
-                    "replSetInitiate": {
-                        "_id": "rs0",
-                        "members": [{"_id": number, "host": host} for number, host in enumerate(self.addresses)],
-                        "settings": {"electionTimeoutMillis": ELECTION_MS, "heartbeatIntervalMillis": 200},
-                    }
-                }
-            )
-        if self._options:
+            initiate(first, REPLICA_SET, self.addresses, SETTINGS)
+        if self._key_file:
             self._create_root()
         self.wait_until_healthy()
 
@@ -103,16 +81,17 @@ class ReplicaSet:
         port = address.rpartition(":")[2]
         data = self._folder / port
         data.mkdir(exist_ok=True)
-        self._processes[address] = subprocess.Popen(
-            [
-                self._mongod, "--replSet", "rs0", "--bind_ip", "127.0.0.1", "--port", port, "--dbpath", str(data),
-                "--logpath", str(data / "mongod.log"), "--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "64",
-                "--setParameter", "enableTestCommands=1", "--setParameter", "diagnosticDataCollectionEnabled=false",
-                "--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100", "--nounixsocket",
-                *self._options,
-            ],
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        command = mongod_command(
+            self._mongod,
+            int(port),
+            data=data,
+            log=data / "mongod.log",
+            cache_gb=0.25,
+            shutdown_ms=100,
+            key_file=self._key_file,
+            parameters={"enableTestCommands": 1, "diagnosticDataCollectionEnabled": "false"},
+        )
+        self._processes[address] = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
     def kill(self, address: str) -> None:
         """SIGKILL one member."""
