@@ -17,9 +17,9 @@ import psutil
 from app.settings.model import Settings, load
 from bench.sides import KEY, App
 from stack.configure import configure
-from stack.free_ports import free_ports
+from stack.home import ROOT
 from stack.install import find
-from stack.layout import ROOT, Layout, Port
+from stack.layout import Layout
 
 
 @dataclass(eq=False)
@@ -68,18 +68,19 @@ def served(apps: Sequence[App], url: str, folder: Path, *, nginx: bool = False) 
 
 @contextmanager
 def _server(app: App, url: str, folder: Path, nginx: bool) -> Iterator[Server]:
-    ports = free_ports(8)
+    layout = Layout.on_free_ports(folder / "stack")
+    port = layout.api.number
     folder.mkdir(parents=True, exist_ok=True)
-    environment = _environment(app, url, ports[0], folder)
+    environment = _environment(app, url, port, folder)
     with (folder / "output.log").open("wb") as output, ExitStack() as stack:
         process = subprocess.Popen(
-            app.command(ports[0]), cwd=ROOT / "api", env=environment, stdout=output, stderr=subprocess.STDOUT
+            app.command(port), cwd=ROOT / "api", env=environment, stdout=output, stderr=subprocess.STDOUT
         )
         stack.callback(_end, process)
-        server = Server(app, ports[0], process)
+        server = Server(app, port, process)
         if nginx:
-            stack.enter_context(_nginx(ports, folder))
-            server.nginx_port = ports[1]
+            stack.enter_context(_nginx(layout))
+            server.nginx_port = layout.http.number
         yield server
 
 
@@ -102,11 +103,8 @@ def _environment(app: App, url: str, port: int, folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _nginx(ports: list[int], folder: Path) -> Iterator[None]:
+def _nginx(layout: Layout) -> Iterator[None]:
     """nginx with the native stack's configuration."""
-    api, http, *others = (Port("", number) for number in ports)
-    status, exporter, prometheus, *mongo = others
-    layout = Layout(folder / "stack", http, api, status, exporter, prometheus, (mongo[0], mongo[1], mongo[2]))
     settings = load(mongodb_url="mongodb://localhost", api_key=KEY, workers=1)
     try:
         configure(layout, settings)

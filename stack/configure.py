@@ -10,8 +10,9 @@ from pathlib import Path
 
 from app.settings.model import Settings
 from stack import grafana_server
+from stack.home import ROOT, StackError
 from stack.install import SYSTEM_PATH
-from stack.layout import ROOT, Layout, StackError
+from stack.layout import Layout
 from stack.programs import FILES, supervisord
 
 

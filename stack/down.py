@@ -7,7 +7,7 @@ import shutil
 import sys
 
 from stack.home import Home, StackError
-from stack.install import say
+from stack.output import say
 from stack.stop import end_others, refuse_others, stop
 
 

@@ -6,7 +6,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from stack.layout import ROOT, Layout, Port, StackError
+from stack.home import ROOT, StackError
+from stack.layout import Layout, Port
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from stack.install import say
+from stack.output import say
 
 ROOT = Path(__file__).resolve().parents[1]
 STACK = "SLUICE_STACK"

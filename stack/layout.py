@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from dotenv import dotenv_values
-
-from stack.home import ROOT as ROOT
-from stack.home import Home
-from stack.home import StackError as StackError
+from app.settings.stack import StackSettings
+from stack.free_ports import free_ports
+from stack.home import ROOT, Home, StackError
 
 ENV_FILES = (ROOT / ".env", ROOT / "api" / ".env")
 """What the service reads where this stack runs it, in `api/`."""
+PORT_SETTINGS = (
+    "SLUICE_PORT",
+    "SLUICE_API_PORT",
+    "SLUICE_NGINX_STATUS_PORT",
+    "SLUICE_NGINX_EXPORTER_PORT",
+    "SLUICE_PROMETHEUS_PORT",
+    "SLUICE_GRAFANA_PORT",
+    "SLUICE_MONGO_PORT",  # the first of three
+)
 
 
 @dataclass(frozen=True)
 class Port:
+    """A port, and the setting that moves it."""
+
     setting: str
     number: int
 
 
-def _port(values: Mapping[str, str | None], setting: str, default: int) -> Port:
-    text = values.get(setting) or str(default)
-    if not text.isdigit() or not 1 <= int(text) <= 65_535:
-        raise StackError(f"{setting}={text!r}: allowed is a port, 1 to 65535")
-    return Port(setting, int(text))
-
-
-def _bytes(values: Mapping[str, str | None], setting: str, default: int) -> int:
-    text = values.get(setting) or str(default)
-    if not text.isdecimal() or not 65_536 <= int(text) <= 1 << 40:
-        raise StackError(f"{setting}={text!r}: allowed is a whole number from 65536 to {1 << 40}")
-    return int(text)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout(Home):
     """One stack's folder and ports; without a port for it, there is no Grafana."""
 
@@ -46,38 +41,51 @@ class Layout(Home):
     nginx_status: Port
     nginx_exporter: Port
     prometheus: Port
+    grafana: Port | None
     mongo: tuple[Port, Port, Port]
-    grafana: Port | None = Port("SLUICE_GRAFANA_PORT", 3000)
-    log_bytes: int = 52_428_800
+    log_bytes: int = StackSettings.model_fields["sluice_log_max_bytes"].default
 
     @classmethod
-    def from_environment(cls) -> Layout:
-        """`SLUICE_HOME`, and the ports' variables, from `.env` too; two stacks can run side by side.
+    def of(cls, settings: StackSettings) -> Layout:
+        """The stack of `SLUICE_HOME` with these settings; two can run side by side.
 
-        Raises `StackError` for a port that is none or has two uses.
+        Raises `StackError` for a port that has two uses.
         """
-        values = dotenv_values(ROOT / ".env") | os.environ
-        first = _port(values, "SLUICE_MONGO_PORT", 27117)
-        if first.number > 65_533:
-            raise StackError(f"{first.setting}={first.number}: allowed is 1 to 65533, three ports are used")
-        layout = cls(
-            home=cls.folder(),
-            http=_port(values, "SLUICE_PORT", 8000),
-            api=_port(values, "SLUICE_API_PORT", 8001),
-            nginx_status=_port(values, "SLUICE_NGINX_STATUS_PORT", 8002),
-            nginx_exporter=_port(values, "SLUICE_NGINX_EXPORTER_PORT", 9113),
-            prometheus=_port(values, "SLUICE_PROMETHEUS_PORT", 9090),
-            mongo=(first, Port(first.setting, first.number + 1), Port(first.setting, first.number + 2)),
-            grafana=_port(values, "SLUICE_GRAFANA_PORT", 3000),
-            log_bytes=_bytes(values, "SLUICE_LOG_MAX_BYTES", 52_428_800),
+        ports = {name: getattr(settings, name.lower()) for name in PORT_SETTINGS}
+        layout = cls._on(cls.folder(), ports, settings.sluice_log_max_bytes)
+        layout._refuse_two_uses()
+        return layout
+
+    @classmethod
+    def on_free_ports(cls, home: Path) -> Layout:
+        """One beside all others, for tests and benchmark."""
+        numbers = free_ports(len(PORT_SETTINGS) + 2)
+        return cls._on(home, dict(zip(PORT_SETTINGS, numbers, strict=False)), cls.log_bytes)
+
+    @classmethod
+    def _on(cls, home: Path, numbers: Mapping[str, int], log_bytes: int) -> Layout:
+        http, api, nginx_status, nginx_exporter, prometheus, grafana, mongo = (
+            Port(setting, numbers[setting]) for setting in PORT_SETTINGS
         )
+        return cls(
+            home=home,
+            http=http,
+            api=api,
+            nginx_status=nginx_status,
+            nginx_exporter=nginx_exporter,
+            prometheus=prometheus,
+            grafana=grafana,
+            mongo=(mongo, Port(mongo.setting, mongo.number + 1), Port(mongo.setting, mongo.number + 2)),
+            log_bytes=log_bytes,
+        )
+
+    def _refuse_two_uses(self) -> None:
         uses: dict[int, str] = {}
-        grafana = {"grafana": layout.grafana} if layout.grafana and shutil.which("grafana-server") else {}
-        for port in (layout.ports | grafana).values():
+        grafana = {"grafana": self.grafana} if self.grafana and shutil.which("grafana-server") else {}
+        for port in (self.ports | grafana).values():
             other = uses.setdefault(port.number, port.setting)
             if other != port.setting:
                 raise StackError(f"{port.setting}={port.number}: allowed is a port of its own, {other} has this one")
-        return layout
 
     @property
     def ports(self) -> dict[str, Port]:
@@ -90,6 +98,14 @@ class Layout(Home):
             "prometheus": self.prometheus,
             **{f"mongod-{port.number}": port for port in self.mongo},
         }
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What leads the scripts to this stack."""
+        ports = [self.http, self.api, self.nginx_status, self.nginx_exporter, self.prometheus, self.mongo[0]]
+        if self.grafana:
+            ports.append(self.grafana)
+        return {"SLUICE_HOME": str(self.home), **{port.setting: str(port.number) for port in ports}}
 
     @property
     def hosts(self) -> list[str]:

@@ -6,13 +6,36 @@ import errno
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 import psutil
 
+from stack import grafana_server
 from stack.home import StackError
-from stack.layout import Port
+from stack.layout import Layout, Port
+from stack.output import say
+from stack.processes import of_stack
 
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+def check_ports(layout: Layout, *, opens_to_others: bool) -> Layout:
+    """The layout, without Grafana where only that can't be had. Raises `StackError`.
+
+    `opens_to_others`: whether nginx will listen on every address.
+    """
+
+    def is_own(pid: int) -> bool:
+        return pid in {process.pid for process in of_stack(layout.home)}
+
+    refuse_taken(layout.ports, is_own, everywhere=frozenset({"nginx"} if opens_to_others else ()))
+    try:
+        if grafana := grafana_server.installed(layout):
+            refuse_taken({"grafana": grafana.port}, is_own)
+    except StackError as error:
+        say(f"without Grafana: {error}")
+        return replace(layout, grafana=None)
+    return layout
 
 
 def refuse_taken(

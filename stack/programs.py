@@ -15,9 +15,9 @@ from pathlib import Path
 from app.settings.check import DEFAULTS
 from app.settings.model import Settings
 from stack import grafana_server
-from stack.home import STACK
+from stack.home import ROOT, STACK, StackError
 from stack.install import find
-from stack.layout import ENV_FILES, ROOT, Layout, StackError
+from stack.layout import ENV_FILES, Layout
 from stack.mongod import mongod_command
 
 FILES = min(16_384, resource.getrlimit(resource.RLIMIT_NOFILE)[1])

@@ -7,7 +7,7 @@ import pwd
 import shutil
 
 from stack.home import Home, StackError
-from stack.install import say
+from stack.output import say
 from stack.processes import Process, at_work, end, of_stack, orphans
 from stack.supervise import LOST, Supervisor
 

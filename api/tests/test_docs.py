@@ -35,6 +35,7 @@ from sluice.statistics.snapshot import (
     WorkerSnapshot,
 )
 from sluice.statistics.summary import Distribution
+from stack.layout import PORT_SETTINGS
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -64,10 +65,9 @@ def settings_in_example() -> dict[str, tuple[str, str]]:
 
 def stack_settings() -> dict[str, str]:
     """What the scripts and the compose files read besides the service's settings, with its default."""
-    layout = (ROOT / "stack/layout.py").read_text()
-    ports = re.findall(r'_(?:port|bytes)\((?:values, )?"(SLUICE_\w+)", ([\d_]+)\)', layout)
-    found = {"SLUICE_HOME": "", "SLUICE_RUN": ""} | {name: port.replace("_", "") for name, port in ports}
-    assert ports
+    fields = StackSettings.model_fields
+    found = {name: str(fields[name.lower()].default) for name in (*PORT_SETTINGS, "SLUICE_LOG_MAX_BYTES")}
+    found |= {"SLUICE_HOME": "", "SLUICE_RUN": ""}
     for file in ("docker-compose.prod.yml", "docker-compose.yml"):  # the usual one's defaults are those to show
         for name, default in re.findall(r"\$\{([A-Z_]+)(?::-([^}]*)|:\?[^}]*)?\}", (ROOT / file).read_text()):
             if name.lower() not in Settings.model_fields:

@@ -25,9 +25,9 @@ from whole_stack import ROOT, until
 
 from app.settings.model import load
 from stack.configure import configure
-from stack.free_ports import free_ports
+from stack.home import StackError
 from stack.install import SYSTEM_PATH, find
-from stack.layout import Layout, Port, StackError
+from stack.layout import Layout
 
 APP = "https://app.example.org"
 LONG = f"https://{'a' * 60}.{'b' * 60}.{'c' * 60}.example.org:8443"
@@ -39,15 +39,10 @@ PREFLIGHT = {
 }
 
 
-def make_layout(home: Path) -> Layout:
-    http, api, status, exporter, prometheus, grafana, *mongo = (Port(f"{port}", port) for port in free_ports(9))
-    return Layout(home, http, api, status, exporter, prometheus, (mongo[0], mongo[1], mongo[2]), grafana)
-
-
 @contextmanager
 def nginx(home: Path, **given: Any) -> Iterator[Layout]:
     """nginx with these settings, at `layout.http`, before `layout.api`."""
-    layout = make_layout(home)
+    layout = Layout.on_free_ports(home)
     try:
         configure(layout, load(_env_file=None, **given))
         with process([find("nginx") or "nginx", "-p", str(home / "nginx"), "-c", "conf/nginx.conf"]):
@@ -250,7 +245,7 @@ def test_an_nginx_that_can_not_know_who_asks_is_named(tmp_path: Path, monkeypatc
     bare.write_text("#!/bin/sh\necho configure arguments: --without-everything >&2\n")
     bare.chmod(0o755)
     monkeypatch.setattr("configure.SYSTEM_PATH", f"{bare.parent}:{os.environ['PATH']}")
-    layout = make_layout(tmp_path / "home")
+    layout = Layout.on_free_ports(tmp_path / "home")
     try:
         with pytest.raises(StackError) as refusal:
             configure(layout, load(_env_file=None, trusted_proxies="10.0.0.0/8"))
@@ -299,7 +294,7 @@ def test_grafanas_address_without_its_slash_leads_there(tmp_path: Path) -> None:
 @pytest.fixture(params=["443", "8443"])
 def production(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[str, int, int]]:
     """nginx with what nginx/docker/tls adds: the port of SLUICE_HTTPS_PORT, and those of plain HTTP and TLS here."""
-    layout = make_layout(tmp_path)
+    layout = Layout.on_free_ports(tmp_path)
     conf = tmp_path / "nginx/conf"
     http, tls = layout.prometheus.number, layout.http.number
     try:

@@ -21,8 +21,7 @@ import psutil
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from stack.free_ports import free_ports
-from stack.layout import Layout, Port
+from stack.layout import Layout
 from stack.mongod import find_mongod
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,25 +38,11 @@ class Stack:
 
     def __init__(self, home: Path, *, venv: Path | None = None) -> None:
         """`venv`: packages to use, of another stack."""
-        numbers = free_ports(9)
-        settings = ("", "_API", "_NGINX_STATUS", "_NGINX_EXPORTER", "_PROMETHEUS", "_GRAFANA", "_MONGO")
-        ports = [Port(f"SLUICE{name}_PORT", number) for name, number in zip(settings, numbers, strict=False)]
-        mongo = ports[-1]
-        self.layout = Layout(
-            home=home,
-            http=ports[0],
-            api=ports[1],
-            nginx_status=ports[2],
-            nginx_exporter=ports[3],
-            prometheus=ports[4],
-            grafana=ports[5],
-            mongo=(mongo, Port(mongo.setting, mongo.number + 1), Port(mongo.setting, mongo.number + 2)),
-        )
+        self.layout = Layout.on_free_ports(home)
         self.environment = {
             **os.environ,
-            "SLUICE_HOME": str(home),
+            **self.layout.environment,
             "SLUICE_RUN": "native",  # also where a Docker engine answers
-            **{port.setting: str(port.number) for port in ports},
             "STATS_CACHE_MS": "0",  # each answer tells of its own instant
             "CONNECTION_BUDGET": "1000",  # a metric tells of it
         }

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from stack import ports, processes
-from stack.home import STACK, Home
-from stack.layout import Layout, Port, StackError
+from stack.home import STACK, Home, StackError
+from stack.layout import Layout, Port
 from stack.mongod import find_mongod
 from stack.ports import refuse_taken
 from stack.processes import end, of_stack
@@ -29,9 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
-    monkeypatch.setenv("SLUICE_HOME", str(tmp_path))
-    layout = Layout.from_environment()
+def layout(tmp_path: Path) -> Iterator[Layout]:
+    layout = Layout.on_free_ports(tmp_path)
     yield layout
     if layout.shared.is_symlink() or layout.shared.is_file():
         layout.shared.unlink()

@@ -1,0 +1,71 @@
+"""Start the stack's programs in the order in which they depend on each other, and wait until they serve."""
+
+from __future__ import annotations
+
+from pymongo.errors import PyMongoError
+
+from app.settings.model import Settings
+from mongo.init_replica_set import ReplicaSet
+from mongo.make_secrets import make_grafana_password, make_secrets
+from stack import grafana_server
+from stack.configure import configure
+from stack.home import StackError
+from stack.layout import Layout
+from stack.mongod import REPLICA_SET
+from stack.output import say
+from stack.programs import inherited
+from stack.readiness import all_targets_up, answers
+from stack.stop import end_leftovers, end_orphans
+from stack.supervise import Supervisor, wait_until
+
+
+def start(layout: Layout, settings: Settings) -> None:
+    """Bring everything up, or what changed settings concern where it runs. Raises `StackError`."""
+    supervisor = Supervisor(layout)
+    if not supervisor.alive and (count := end_leftovers(layout)):
+        say(f"stopped {count} processes that a process manager that was killed had left")
+    elif count := end_orphans(layout):
+        say(f"stopped {count} processes that a server that was killed had left")
+    make_secrets(layout.secrets)
+    grafana = grafana_server.installed(layout)
+    if grafana:
+        grafana_server.password(layout).parent.mkdir(mode=0o700, exist_ok=True)
+        make_grafana_password(grafana_server.password(layout).parent)
+    configure(layout, settings)
+    supervisor.start(inherited())
+    say(f"MongoDB: three members on ports {', '.join(str(port.number) for port in layout.mongo)}")
+    # Prometheus this early, since it takes 5 s before it looks at its targets.
+    supervisor.launch(*(f"mongod-{port.number}" for port in layout.mongo), "prometheus")
+    _initiate(layout, settings.database_name)
+    say(f"API: Gunicorn on port {layout.api.number}")
+    say(f"nginx on port {layout.http.number}, Prometheus on port {layout.prometheus.number}")
+    supervisor.launch("api", "nginx")
+    supervisor.launch("nginx-exporter")  # it ends where it finds no nginx
+    supervisor.launch("log-rotation")
+    api_log = layout.logs / "api.log"
+    wait_until(lambda: answers(f"{layout.url}/health/ready"), 60, f"the API is not ready; see {api_log}")
+    prometheus = f"http://127.0.0.1:{layout.prometheus.number}"
+    wait_until(lambda: answers(f"{prometheus}/-/ready"), 60, "Prometheus is not ready")
+    wait_until(lambda: all_targets_up(prometheus, 3), 60, f"Prometheus misses a target; see {prometheus}/targets")
+    if grafana:
+        _launch_grafana(layout, supervisor, grafana)
+
+
+def _initiate(layout: Layout, database: str) -> None:
+    replica_set = ReplicaSet(name=REPLICA_SET, hosts=layout.hosts, secrets=layout.secrets, database=database)
+    try:
+        replica_set.initiate()
+    except (TimeoutError, PyMongoError) as error:
+        raise StackError(f"the replica set does not come up: {error}; see {layout.logs}") from error
+    replica_set.write_urls(layout.secrets)
+
+
+def _launch_grafana(layout: Layout, supervisor: Supervisor, grafana: grafana_server.Grafana) -> None:
+    """Dashboards are no reason to have no API."""
+    say(f"Grafana on port {grafana.port.number}: {grafana.server}")
+    log = layout.logs / "grafana.out"
+    try:
+        supervisor.launch("grafana")
+        wait_until(lambda: answers(f"{layout.url}/grafana/api/health"), 60, f"Grafana is not ready; see {log}")
+    except StackError as error:
+        say(f"without Grafana: {error}")
