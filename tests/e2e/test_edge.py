@@ -244,7 +244,7 @@ def test_an_nginx_that_can_not_know_who_asks_is_named(tmp_path: Path, monkeypatc
     bare.parent.mkdir()
     bare.write_text("#!/bin/sh\necho configure arguments: --without-everything >&2\n")
     bare.chmod(0o755)
-    monkeypatch.setattr("configure.SYSTEM_PATH", f"{bare.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr("stack.configure.SYSTEM_PATH", f"{bare.parent}:{os.environ['PATH']}")
     layout = Layout.on_free_ports(tmp_path / "home")
     try:
         with pytest.raises(StackError) as refusal:
