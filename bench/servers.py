@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from stack.configure import configure
 from stack.home import ROOT
 from stack.install import find
 from stack.layout import Layout
+from stack.readiness import answers
 
 
 @dataclass(eq=False)
@@ -121,11 +121,9 @@ def _nginx(layout: Layout) -> Iterator[None]:
 def _wait_for(url: str, server: Server, folder: Path) -> None:
     until = time.monotonic() + 30
     while time.monotonic() < until and server.process.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=5):  # noqa: S310 our own server
-                return
-        except OSError:
-            time.sleep(0.05)
+        if answers(url):
+            return
+        time.sleep(0.05)
     output = (folder / "output.log").read_text(errors="replace")[-2000:]
     raise RuntimeError(f"{server.app.name} doesn't answer at {url}: {output}")
 

@@ -146,6 +146,14 @@ def test_down_needs_neither_settings_nor_packages(
     assert server.poll() is not None
 
 
+def test_a_folder_that_is_called_as_the_package_is_not_taken_for_it(tmp_path: Path) -> None:
+    (tmp_path / "stack").mkdir()
+    (tmp_path / "stack/__init__.py").write_text("raise SystemExit(9)")
+    done = down(tmp_path)  # run there
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nothing is running" in done.stdout
+
+
 def test_purge_deletes_what_a_stack_left_and_nobody_elses(tmp_path: Path) -> None:
     for name in ("data", "logs"):
         (tmp_path / name).mkdir()
