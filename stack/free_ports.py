@@ -7,12 +7,13 @@ import socket
 
 BELOW = 32_000
 """From 32768 on, the kernel gives them to outgoing connections."""
+_random = random.SystemRandom()  # whatever somebody seeds: others choose at the same time
 
 
 def free_ports(count: int) -> list[int]:
     """So many free ports in a row."""
     while True:
-        first = random.randrange(20_000, BELOW - count)
+        first = _random.randrange(20_000, BELOW - count)
         ports = list(range(first, first + count))
         if all(map(_is_free, ports)):
             return ports
