@@ -13,7 +13,8 @@ from stack import grafana_server
 from stack.home import ROOT, StackError
 from stack.install import SYSTEM_PATH
 from stack.layout import Layout
-from stack.programs import FILES, supervisord
+from stack.programs import FILES, programs
+from stack.supervisord_conf import supervisord_conf
 
 
 def configure(layout: Layout, settings: Settings) -> None:
@@ -25,7 +26,7 @@ def configure(layout: Layout, settings: Settings) -> None:
         (layout.home / "data" / str(port.number)).mkdir(parents=True, exist_ok=True)
     _nginx(layout, settings)
     _prometheus(layout)
-    text = supervisord(layout, settings)
+    text = supervisord_conf(layout, programs(layout, settings))
     layout.supervisor.touch(mode=0o600)
     layout.supervisor.chmod(0o600)  # an API key may be in it
     layout.supervisor.write_text(text)

@@ -1,12 +1,9 @@
-"""The programs that make up the native stack, as a configuration of supervisord."""
+"""The programs that make up the native stack: how each is started, and what it must be started again for."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import resource
-import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,7 +12,7 @@ from pathlib import Path
 from app.settings.check import DEFAULTS
 from app.settings.model import Settings
 from stack import grafana_server
-from stack.home import ROOT, STACK, StackError
+from stack.home import ROOT
 from stack.install import find
 from stack.layout import ENV_FILES, Layout
 from stack.mongod import mongod_command
@@ -24,11 +21,8 @@ FILES = min(16_384, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 """Open files per process: the wished-for number where the system allows it."""
 SETTINGS = frozenset(name.upper() for name in Settings.model_fields)
 """The variables that are the service's. It gets them from its own section, so that changed ones are noticed."""
-
 OURS = frozenset({"PYTHONPATH", "PYTHONSAFEPATH"})
 """What the scripts set so that Python finds this package."""
-
-_UNSAFE = re.compile(r"[\"\r\n]|^'|'$|\s[;#]")
 
 
 @dataclass(kw_only=True)
@@ -46,24 +40,9 @@ def inherited() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.upper() not in SETTINGS | OURS}
 
 
-def supervisord(layout: Layout, settings: Settings) -> str:
-    """The configuration file. Raises `StackError` for a value that it can't hold."""
-    head = {
-        "unix_http_server": {"file": str(layout.socket), "chmod": "0700"},
-        "supervisord": {
-            "logfile": str(layout.logs / "supervisord.log"),
-            "logfile_maxbytes": "5MB",
-            "pidfile": str(layout.home / "run" / "supervisord.pid"),
-            "minfds": str(FILES),
-            "directory": str(layout.home),
-            **({"user": "root"} if os.getuid() == 0 else {}),  # else it warns
-        },
-        "rpcinterface:supervisor": {
-            "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
-        },
-        "supervisorctl": {"serverurl": f"unix://{layout.socket}"},
-    }
-    programs = {f"mongod-{port.number}": _mongod(layout, port.number) for port in layout.mongo} | {
+def programs(layout: Layout, settings: Settings) -> dict[str, Program]:
+    """Each by its name; Grafana where one is installed."""
+    found = {f"mongod-{port.number}": _mongod(layout, port.number) for port in layout.mongo} | {
         "api": _api(layout, settings),
         "nginx": _nginx(layout),
         "nginx-exporter": _nginx_exporter(layout),
@@ -71,12 +50,8 @@ def supervisord(layout: Layout, settings: Settings) -> str:
         "log-rotation": _log_rotation(layout),
     }
     if grafana := grafana_server.installed(layout):
-        programs["grafana"] = _grafana(layout, grafana)
-    sections = head | {f"program:{name}": _section(layout, name, program) for name, program in programs.items()}
-    return "\n".join(
-        f"[{title}]\n" + "".join(f"{key}={value.replace('%', '%%')}\n" for key, value in section.items())
-        for title, section in sections.items()
-    )
+        found["grafana"] = _grafana(layout, grafana)
+    return found
 
 
 def _mongod(layout: Layout, port: int) -> Program:
@@ -163,29 +138,3 @@ def _grafana(layout: Layout, grafana: grafana_server.Grafana) -> Program:
         reads=sorted((ROOT / "grafana" / "provisioning").rglob("*.yml")),
         options={"directory": str(grafana.home)},
     )
-
-
-def _section(layout: Layout, name: str, program: Program) -> dict[str, str]:
-    """A program that is started again whenever it dies, and stopped with all of its children."""
-    state = hashlib.sha256(b"".join(path.read_bytes() for path in program.reads if path.is_file())).hexdigest()
-    return {
-        "command": shlex.join(program.command),
-        "environment": _environment({STACK: str(layout.home), **program.environment, "SLUICE_CONFIGURATION": state}),
-        "autostart": "false",
-        "autorestart": "true",
-        "startsecs": "1",
-        "startretries": "10",
-        "killasgroup": "true",
-        "redirect_stderr": "true",
-        "stdout_logfile": str(layout.logs / f"{name}.out").replace("%", "%%"),  # this one is expanded twice
-        "stdout_logfile_maxbytes": "5MB",
-        "stdout_logfile_backups": "1",
-        **program.options,
-    }
-
-
-def _environment(variables: dict[str, str]) -> str:
-    for name, value in variables.items():
-        if _UNSAFE.search(value):
-            raise StackError(f"{name}: allowed is a value without \", line ends, ' ;', ' #', and ' at an end of it")
-    return ",".join(f'{name}="{value}"' for name, value in variables.items())
