@@ -40,10 +40,11 @@ def mongod_command(
     """
     given = {"shutdownTimeoutMillisForSignaledShutdown": shutdown_ms, **(parameters or {})}
     return [
-        str(program), "--bind_ip", "127.0.0.1", "--port", str(port), "--nounixsocket",
-        *(("--replSet", replica_set, "--oplogSize", str(oplog_mb)) if replica_set else ()),
+        str(program),
+        *(("--replSet", replica_set) if replica_set else ()),
         *(("--keyFile", str(key_file)) if key_file else ()),
-        "--dbpath", str(data), "--wiredTigerCacheSizeGB", str(cache_gb),
-        "--logpath", str(log), "--logappend", "--logRotate", "reopen",
+        "--bind_ip", "127.0.0.1", "--port", str(port), "--dbpath", str(data), "--wiredTigerCacheSizeGB", str(cache_gb),
+        *(("--oplogSize", str(oplog_mb)) if replica_set else ()),
+        "--nounixsocket", "--logpath", str(log), "--logappend", "--logRotate", "reopen",
         *(word for name, value in given.items() for word in ("--setParameter", f"{name}={value}")),
     ]  # fmt: skip
