@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.settings.stack import StackSettings
 from stack.free_ports import free_ports
-from stack.home import ROOT, Home, StackError
+from stack.home import ROOT, Home
 
 ENV_FILES = (ROOT / ".env", ROOT / "api" / ".env")
 """What the service reads where this stack runs it, in `api/`."""
@@ -47,14 +46,9 @@ class Layout(Home):
 
     @classmethod
     def of(cls, settings: StackSettings) -> Layout:
-        """The stack of `SLUICE_HOME` with these settings; two can run side by side.
-
-        Raises `StackError` for a port that has two uses.
-        """
+        """The stack of `SLUICE_HOME` with these settings; two can run side by side."""
         ports = {name: getattr(settings, name.lower()) for name in PORT_SETTINGS}
-        layout = cls._on(cls.folder(), ports, settings.sluice_log_max_bytes)
-        layout._refuse_two_uses()
-        return layout
+        return cls._on(cls.folder(), ports, settings.sluice_log_max_bytes)
 
     @classmethod
     def on_free_ports(cls, home: Path) -> Layout:
@@ -78,14 +72,6 @@ class Layout(Home):
             mongo=(mongo, Port(mongo.setting, mongo.number + 1), Port(mongo.setting, mongo.number + 2)),
             log_bytes=log_bytes,
         )
-
-    def _refuse_two_uses(self) -> None:
-        uses: dict[int, str] = {}
-        grafana = {"grafana": self.grafana} if self.grafana and shutil.which("grafana-server") else {}
-        for port in (self.ports | grafana).values():
-            other = uses.setdefault(port.number, port.setting)
-            if other != port.setting:
-                raise StackError(f"{port.setting}={port.number}: allowed is a port of its own, {other} has this one")
 
     @property
     def ports(self) -> dict[str, Port]:

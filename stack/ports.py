@@ -1,8 +1,9 @@
-"""Whether a stack's ports are free, asked before anything is started."""
+"""Whether a stack's ports are its own and free, asked before anything is started."""
 
 from __future__ import annotations
 
 import errno
+import shutil
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,10 +21,13 @@ ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def check_ports(layout: Layout, *, opens_to_others: bool) -> Layout:
-    """The layout, without Grafana where only that can't be had. Raises `StackError`.
+    """The layout, without Grafana where only that can't be had. Raises `StackError` for a port with two uses, or as
+    `refuse_taken` does.
 
     `opens_to_others`: whether nginx will listen on every address.
     """
+
+    _refuse_two_uses(layout)
 
     def is_own(pid: int) -> bool:
         return pid in {process.pid for process in of_stack(layout.home)}
@@ -36,6 +40,15 @@ def check_ports(layout: Layout, *, opens_to_others: bool) -> Layout:
         say(f"without Grafana: {error}")
         return replace(layout, grafana=None)
     return layout
+
+
+def _refuse_two_uses(layout: Layout) -> None:
+    uses: dict[int, str] = {}
+    grafana = {"grafana": layout.grafana} if layout.grafana and shutil.which("grafana-server") else {}
+    for port in (layout.ports | grafana).values():
+        other = uses.setdefault(port.number, port.setting)
+        if other != port.setting:
+            raise StackError(f"{port.setting}={port.number}: allowed is a port of its own, {other} has this one")
 
 
 def refuse_taken(

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from stack import ports, processes
 from stack.home import STACK, Home, StackError
 from stack.layout import Layout, Port
 from stack.mongod import find_mongod
-from stack.ports import refuse_taken
+from stack.ports import check_ports, refuse_taken
 from stack.processes import end, of_stack
 from stack.rotate import rotate
 from stack.stop import refuse_others
@@ -282,6 +283,15 @@ def test_a_port_of_another_address_matters_to_who_listens_on_all() -> None:
         refuse_taken({"nginx": port}, lambda _: False)
         with pytest.raises(StackError, match="is taken"):
             refuse_taken({"nginx": port}, lambda _: False, everywhere=frozenset({"nginx"}))
+
+
+def test_a_port_has_one_use(layout: Layout) -> None:
+    check_ports(layout, opens_to_others=False)
+    number = layout.http.number
+    twice = replace(layout, prometheus=Port("SLUICE_PROMETHEUS_PORT", number))
+    line = f"^SLUICE_PROMETHEUS_PORT={number}: allowed is a port of its own, SLUICE_PORT has this one$"
+    with pytest.raises(StackError, match=line):
+        check_ports(twice, opens_to_others=False)
 
 
 def test_a_port_that_may_not_be_opened_is_not_called_taken(monkeypatch: pytest.MonkeyPatch) -> None:
