@@ -24,6 +24,15 @@ class Port:
     number: int
 
 
+def grafana_command() -> list[str] | None:
+    """What starts the Grafana on PATH: `grafana server`, or `grafana-server`, which Grafana 13 no longer has."""
+    if grafana := shutil.which("grafana"):
+        return [grafana, "server"]
+    if server := shutil.which("grafana-server"):
+        return [server]
+    return None
+
+
 def _port(values: Mapping[str, str | None], setting: str, default: int) -> Port:
     text = values.get(setting) or str(default)
     if not text.isdigit() or not 1 <= int(text) <= 65_535:
@@ -73,7 +82,7 @@ class Layout(Home):
             log_bytes=_bytes(values, "SLUICE_LOG_MAX_BYTES", 52_428_800),
         )
         uses: dict[int, str] = {}
-        grafana = {"grafana": layout.grafana} if layout.grafana and shutil.which("grafana-server") else {}
+        grafana = {"grafana": layout.grafana} if layout.grafana and grafana_command() else {}
         for port in (layout.ports | grafana).values():
             other = uses.setdefault(port.number, port.setting)
             if other != port.setting:
