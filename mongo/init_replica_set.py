@@ -15,14 +15,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 from pymongo import MongoClient
 from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
 Client = MongoClient[dict[str, Any]]
-Result = TypeVar("Result")
 
 AUTHENTICATION_FAILED = 18
 ALREADY_INITIALIZED = 23
@@ -70,7 +69,11 @@ class ReplicaSet:
         deadline = time.monotonic() + self.seconds
         first = self.hosts[0]
         _retry(lambda: self._initiate_on(first), deadline, f"{first} does not become part of {self.name}")
-        primary = _retry(self._primary, deadline, f"{self.name} elects no primary")
+        # Until it has settled, a slow machine loses its primary now and then.
+        _retry(self._complete, deadline, f"{self.name} elects no primary", AutoReconnect)
+
+    def _complete(self) -> None:
+        primary = self._primary()
         self._create_admin(primary)
         with self._direct(primary, "admin") as client:
             self._create_users(client)
@@ -169,11 +172,12 @@ def _create_user(client: Client, name: str, password: str, roles: list[dict[str,
         client.admin.command("updateUser", name, pwd=password, roles=roles)
 
 
-def _retry(attempt: Callable[[], Result], deadline: float, what: str) -> Result:
+def _retry(attempt: Callable[[], None], deadline: float, what: str, passing: type[PyMongoError] = PyMongoError) -> None:
     while True:
         try:
-            return attempt()
-        except PyMongoError as error:
+            attempt()
+            return
+        except passing as error:
             if time.monotonic() > deadline:
                 reason = str(error).partition(", Timeout:")[0]  # without the driver's topology
                 raise TimeoutError(f"{what}: {reason}") from error

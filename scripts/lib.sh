@@ -154,6 +154,23 @@ containers_run() {
   engine_answers && [[ -n $(compose ps --quiet --status running api 2>/dev/null) ]]
 }
 
+# find_version VERSION: a Python of this minor version, on PATH or pyenv's, that can make virtual environments
+find_version() {
+  local name pyenv=${PYENV_ROOT:-${HOME:-}/.pyenv}/versions
+  for name in "python$1" "$pyenv/$1".[0-9]/bin/python "$pyenv/$1".[0-9][0-9]/bin/python; do
+    if "$name" -c 'import ensurepip, sys; sys.exit("%d.%d" % sys.version_info[:2] != sys.argv[1])' "$1" 2>/dev/null; then
+      echo "$name"
+      return
+    fi
+  done
+  return 1
+}
+
+# image_python: the version of Python that the service's image has
+image_python() {
+  sed -n 's/^FROM python:\(3\.[0-9]*\)-slim AS python$/\1/p' "$root/api/Dockerfile"
+}
+
 # find_python: the name of a Python that is new enough and can make virtual environments
 find_python() {
   local name
@@ -183,7 +200,8 @@ lock_9() {
   "$python" -c "from fcntl import *; flock(9, $1)" 2>/dev/null
 }
 
-# make_venv FOLDER LOCK...: a virtual environment with exactly what the lock files name; made anew when they change
+# make_venv FOLDER LOCK...: a virtual environment with exactly what the lock files name; made anew when they change.
+# `base_python` may name the Python to make it with.
 make_venv() (
   local venv=$1
   shift
@@ -191,7 +209,7 @@ make_venv() (
   check_path "the repository" "$root"
   check_path SLUICE_HOME "$SLUICE_HOME"
   local python=$venv/bin/python wanted error
-  "$python" -c '' 2>/dev/null || python=$(find_python || install_python)
+  "$python" -c '' 2>/dev/null || python=${base_python:-$(find_python || install_python)}
   error=$(mkdir -p "$SLUICE_HOME" 2>&1) || fail "SLUICE_HOME=$SLUICE_HOME can't be used: ${error##*: }"
   [[ -O $SLUICE_HOME ]] ||
     fail "SLUICE_HOME=$SLUICE_HOME belongs to another user, who couldn't use what this one leaves there: choose another folder"
@@ -203,7 +221,7 @@ make_venv() (
   wanted=$("$python" -c 'import hashlib, sys
 print(hashlib.sha256(b"".join(open(lock, "rb").read() for lock in sys.argv[1:])).hexdigest(), "", "-")' "$@")
   [[ $python == "$venv/bin/python" && $(cat "$venv/locks.sha256" 2>/dev/null) == "$wanted" ]] && exit
-  python=$(find_python || install_python)
+  python=${base_python:-$(find_python || install_python)}
   echo "==> installing Python packages (PyPI) into $venv"
   rm -rf "$venv"
   "$python" -m venv "$venv"

@@ -2,7 +2,7 @@
 # Usage: up.sh [-d] [--native|--docker] [--driver pymongo|motor] [--workers N]
 #
 # Starts the whole stack and returns when it is ready: nginx, the API's Gunicorn workers, a three-member MongoDB
-# replica set, Prometheus, and Grafana (beside local processes where a grafana-server is on PATH). May be run again at
+# replica set, Prometheus, and Grafana (beside local processes where one is on PATH). May be run again at
 # any time. Without -d it then shows the API's log; Ctrl-C stops the stack.
 #
 #   -d, --detach   return once the stack is ready; down.sh stops it

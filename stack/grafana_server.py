@@ -1,4 +1,4 @@
-"""Grafana beside the native stack, where there is a `grafana-server` on PATH; no package of Debian's has one."""
+"""Grafana beside the native stack, where there is one on PATH; no package of Debian's has it."""
 
 from __future__ import annotations
 
@@ -12,29 +12,38 @@ from stack.layout import Layout, Port
 
 @dataclass(frozen=True)
 class Grafana:
-    """An installed Grafana: its server, and the folder with its defaults and web pages."""
+    """An installed Grafana: what starts its server, and the folder with its defaults and web pages."""
 
-    server: Path
+    server: list[str]
     home: Path
     port: Port
 
     @property
     def command(self) -> list[str]:
-        return [str(self.server), "--homepath", str(self.home)]
+        return [*self.server, "--homepath", str(self.home)]
+
+
+def command_on_path() -> list[str] | None:
+    """What starts the Grafana on PATH: `grafana server`, or `grafana-server`, which Grafana 13 no longer has."""
+    if grafana := shutil.which("grafana"):
+        return [grafana, "server"]
+    if server := shutil.which("grafana-server"):
+        return [server]
+    return None
 
 
 def installed(layout: Layout) -> Grafana | None:
     """The one on PATH, if the stack has a port for it. Raises `StackError` when it has no home."""
-    found = shutil.which("grafana-server")
-    if found is None or layout.grafana is None:
+    server = command_on_path()
+    if server is None or layout.grafana is None:
         return None
-    server = Path(found)
-    homes = (server.resolve().parent.parent, Path("/usr/share/grafana"))
+    program = Path(server[0])
+    homes = (program.resolve().parent.parent, Path("/usr/share/grafana"))
     for home in homes:
         if (home / "conf" / "defaults.ini").is_file():
             return Grafana(server, home, layout.grafana)
     places = " nor ".join(str(home) for home in homes)
-    raise StackError(f"{server}: neither {places} has the conf/defaults.ini that Grafana needs; mend it or PATH")
+    raise StackError(f"{program}: neither {places} has the conf/defaults.ini that Grafana needs; mend it or PATH")
 
 
 def environment(layout: Layout, grafana: Grafana) -> dict[str, str]:

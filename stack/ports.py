@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import shutil
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -44,7 +43,7 @@ def check_ports(layout: Layout, *, opens_to_others: bool) -> Layout:
 
 def _refuse_two_uses(layout: Layout) -> None:
     uses: dict[int, str] = {}
-    grafana = {"grafana": layout.grafana} if layout.grafana and shutil.which("grafana-server") else {}
+    grafana = {"grafana": layout.grafana} if layout.grafana and grafana_server.command_on_path() else {}
     for port in (layout.ports | grafana).values():
         other = uses.setdefault(port.number, port.setting)
         if other != port.setting:

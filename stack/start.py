@@ -62,7 +62,7 @@ def _initiate(layout: Layout, database: str) -> None:
 
 def _launch_grafana(layout: Layout, supervisor: Supervisor, grafana: grafana_server.Grafana) -> None:
     """Dashboards are no reason to have no API."""
-    say(f"Grafana on port {grafana.port.number}: {grafana.server}")
+    say(f"Grafana on port {grafana.port.number}: {grafana.server[0]}")
     log = layout.logs / "grafana.out"
     try:
         supervisor.launch("grafana")

@@ -59,7 +59,7 @@ class Machine:
     def container(self, project: str, folder: Path) -> None:
         labels = (f"project={project}", "service=api", f"project.working_dir={folder}")
         self._make(
-            "container", "create", *(f"--label=com.docker.compose.{label}" for label in labels), "python:3.11-slim"
+            "container", "create", *(f"--label=com.docker.compose.{label}" for label in labels), "standin-python"
         )
 
     def _make(self, kind: str, *arguments: str) -> None:

@@ -1,4 +1,4 @@
-"""How a `grafana-server` on PATH is run beside the native stack. No package repository has one: here a stand-in that
+"""How a Grafana on PATH is run beside the native stack. No package repository has one: here a stand-in that
 shows what it was given tells whether the wiring is right."""
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ http.server.ThreadingHTTPServer(address, Answer).serve_forever()
 
 
 @pytest.fixture
-def grafana(stack: Stack, tmp_path: Path) -> Iterator[dict[str, Any]]:
+def grafana(request: pytest.FixtureRequest, stack: Stack, tmp_path: Path) -> Iterator[dict[str, Any]]:
     """What Grafana, asked through nginx, was started with."""
-    server = tmp_path / "bin" / "grafana-server"
+    name = getattr(request, "param", "grafana")
+    server = tmp_path / "bin" / name
     for folder in (server.parent, tmp_path / "conf"):
         folder.mkdir()
     (tmp_path / "conf" / "defaults.ini").touch()
@@ -47,9 +48,14 @@ def grafana(stack: Stack, tmp_path: Path) -> Iterator[dict[str, Any]]:
         stack.up()
 
 
-def test_a_grafana_on_path_shows_the_same_dashboards_behind_nginx(stack: Stack, grafana: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("grafana", "subcommand"), [("grafana", ["server"]), ("grafana-server", [])], indirect=["grafana"]
+)
+def test_a_grafana_on_path_shows_the_same_dashboards_behind_nginx(
+    stack: Stack, grafana: dict[str, Any], subcommand: list[str]
+) -> None:
     assert grafana["path"] == "/grafana/api/health"
-    assert grafana["arguments"] == ["--homepath", str(grafana["home"])]
+    assert grafana["arguments"] == [*subcommand, "--homepath", str(grafana["home"])]
     given = grafana["environment"]
     provisioning = Path(given["GF_PATHS_PROVISIONING"])
     assert "${PROMETHEUS_URL}" in (provisioning / "datasources" / "prometheus.yml").read_text()
@@ -84,8 +90,8 @@ def test_without_one_there_is_none(stack: Stack) -> None:
 
 
 def fake_server(folder: Path) -> str:
-    """A PATH with a grafana-server that can't run."""
-    server = folder / "bin" / "grafana-server"
+    """A PATH with a Grafana that can't run."""
+    server = folder / "bin" / "grafana"
     server.parent.mkdir()
     server.write_text("#!/bin/sh\n")
     server.chmod(0o755)

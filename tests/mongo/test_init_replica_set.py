@@ -41,7 +41,7 @@ class Member:
             shutdown_ms=100,
             replica_set=REPLICA_SET if in_set else None,
             key_file=self.secrets / "mongo_key" if in_set else None,
-            parameters={"diagnosticDataCollectionEnabled": "false"},
+            parameters={"diagnosticDataCollectionEnabled": "false", "enableTestCommands": 1},
         )
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
@@ -118,6 +118,18 @@ def test_again_after_a_restart_changes_nothing_but_what_is_asked(member: Member)
     assert member.initiate("--election-timeout", "4000").returncode == 0
     assert settings(member)["electionTimeoutMillis"] == 4_000
     assert member.initiate().returncode == 0
+    assert settings(member)["electionTimeoutMillis"] == 4_000
+
+
+@pytest.mark.parametrize("command", ["createRole", "updateUser", "replSetReconfig"])
+def test_a_primary_that_is_none_any_more_is_no_reason_to_fail(member: Member, command: str) -> None:
+    member.start()
+    assert member.initiate().returncode == 0
+    with member.client("admin") as admin:
+        failing = {"failCommands": [command], "errorCode": 10107}  # not primary
+        admin.admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=failing)
+    done = member.initiate("--election-timeout", "4000")
+    assert (done.returncode, done.stderr) == (0, "")
     assert settings(member)["electionTimeoutMillis"] == 4_000
 
 

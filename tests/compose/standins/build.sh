@@ -3,10 +3,11 @@
 #
 # Builds stand-ins for the official images that docker-compose.yml names, for a machine with a Docker engine but no
 # image registry: from Debian's packages and a mongod. Also unpacks Compose and buildx into FOLDER/cli-plugins.
-# Needs root, mmdebstrap and DOCKER_HOST; changes nothing outside FOLDER. The tags lie: mongod and nginx are what
-# could be had, Python is Debian's.
+# Needs root, mmdebstrap and DOCKER_HOST; changes nothing outside FOLDER. The tags lie: mongod is what could be had,
+# nginx, Prometheus and its exporter are Debian's of today. Python is Debian's of the version that the tag names.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+compose_file=$here/../../../docker-compose.yml
 folder=$1 mongod=$2
 mirror=$(awk '/^URIs:/ {print $2; exit}' /etc/apt/sources.list.d/debian.sources)
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -47,13 +48,18 @@ compose() {
 python_image() {
   # shellcheck disable=SC2016 # $1 is mmdebstrap's
   mmdebstrap "${slim[@]}" \
-    --include=ca-certificates,python3,python3-venv,python3-pip,libcurl4,libssl3,netbase,tzdata,wget \
+    --include=ca-certificates,python3,python3-venv,python3-pip,libcurl4t64,libssl3t64,netbase,tzdata,wget \
     --customize-hook='cp /etc/ssl/certs/ca-certificates.crt "$1/etc/ssl/certs/"' \
     --customize-hook='rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED; ln -sf python3 "$1/usr/bin/python"' \
-    bookworm - "deb [signed-by=$keyring] $mirror bookworm main" 2>"$folder/python.log" |
+    trixie - "deb [signed-by=$keyring] $mirror trixie main" 2>"$folder/python.log" |
     docker import -c 'ENV LANG=C.UTF-8' -c 'ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt' \
-      -c 'ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt' -c 'CMD ["python3"]' - python:3.11-slim >/dev/null
-  say python
+      -c 'ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt' -c 'CMD ["python3"]' - standin-python >/dev/null
+  local name version
+  name=$(official python)
+  version=$(docker run --rm --network none standin-python python -c 'import sys; print("{}.{}".format(*sys.version_info))')
+  [[ $name == "python:$version-slim" ]] || { echo "$name is named, Debian's Python is $version"; exit 1; }
+  docker tag standin-python "$name"
+  say "$name"
 }
 
 # An nginx that follows names (1.27.3 and later) needs the libraries of its own, newer suite.
@@ -64,10 +70,17 @@ nginx_root() {
   say nginx
 }
 
-# image NAME CONTEXT
+# official REPOSITORY: with the tag that docker-compose.yml names
+official() {
+  sed -nE "s,^ +image: ($1:[^ ]+).*,\1,p" "$compose_file" | sort -u | grep .
+}
+
+# image REPOSITORY CONTEXT
 image() {
-  DOCKER_BUILDKIT=0 docker build -q -t "$1" "$folder/$2" >/dev/null
-  say "$1"
+  local name
+  name=$(official "$1")
+  DOCKER_BUILDKIT=0 docker build -q -t "$name" "$folder/$2" >/dev/null
+  say "$name"
 }
 
 mkdir -p "$folder"
@@ -81,8 +94,8 @@ cp "$folder/servers/usr/bin/prometheus" "$folder/prometheus/"
 cp "$folder/servers/usr/bin/prometheus-nginx-exporter" "$folder/exporter/"
 cp -L "$mongod" "$folder/mongo/mongod"
 python_image
-image mongo:8.0 mongo
-image prom/prometheus:v3.5.0 prometheus
-image nginx/nginx-prometheus-exporter:1.4.2 exporter
+image mongo mongo
+image prom/prometheus prometheus
+image nginx/nginx-prometheus-exporter exporter
 wait "$root_of_nginx"
-image nginx:1.30-alpine nginx
+image nginx nginx
