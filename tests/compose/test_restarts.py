@@ -42,7 +42,7 @@ def serves(project: Project, user: Any) -> None:
         return True
 
     until(healthy, 120)
-    assert set(project.ids()) == SERVICES
+    until(lambda: set(project.ids()) == SERVICES, 60)  # the one-shots have ended
     until(project.whole, 60)
     assert project.http.get(f"/users/{user['id']}").json() == user
     assert project.http.post("/users", json=person()).status_code == 201

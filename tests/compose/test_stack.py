@@ -137,7 +137,7 @@ def test_three_containers_serve_and_nginx_follows_a_new_one_under_traffic(projec
 
 def test_one_that_starts_warns_if_the_budget_is_for_fewer(project: Project) -> None:
     def started(budget: str) -> str:
-        code = "from app.startup import check, current; check(current())"
+        code = "from app.settings.startup import check, current; check(current())"
         done = project.run("docker", "compose", "run", "--rm", "-T", "--no-deps", "api", "python", "-c", code,
                            CONNECTION_BUDGET=budget)  # fmt: skip
         assert done.returncode == 0, done.stderr
