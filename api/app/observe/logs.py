@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 
 from app.http import context
-from app.observe import worker_seat
+from app.observe import worker_slot
 from app.observe.log_limit import LogLimit
 from app.observe.log_sink import FileSink, StreamSink
 from app.observe.masks import Masks
@@ -87,7 +87,7 @@ class Logs:
 
     def _origin(self) -> Origin:
         """The worker's number, and the request's id and trace, which the caller may have chosen."""
-        number = worker_seat.number()
+        number = worker_slot.number()
         worker = "-" if number is None else str(number)
         return worker, self._masked(context.request_id.get()), context.trace_id.get()
 

@@ -6,6 +6,7 @@ every page is provided before it is written, and where that fails, `OSError` say
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 from collections.abc import Collection, Iterable
@@ -16,15 +17,17 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+log = logging.getLogger(__name__)
+
 SIZE = 65_536
 """Bytes of a new file; it doubles when they are used."""
 _ENTRY = 32
 """Most bytes that a value takes beside its key: its length, padding, number and time."""
 
 
-def path_of(directory: Path, kind: str, seat: int) -> Path:
+def path_of(directory: Path, kind: str, slot: int) -> Path:
     """Where the values of this kind (`counter`, `gauge_livesum` …) are, as prometheus_client's collector expects."""
-    return directory / f"{kind}_{seat}.db"
+    return directory / f"{kind}_{slot}.db"
 
 
 def opened(path: Path) -> MmapedDict:
@@ -33,7 +36,12 @@ def opened(path: Path) -> MmapedDict:
         _provide(path, max(SIZE, path.stat().st_size))  # another version may have left holes
     else:
         make_empty(path)
-    return MmapedDict(str(path))  # type: ignore[no-untyped-call]
+    try:
+        return MmapedDict(str(path))  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError, struct.error):
+        log.warning("%s was written by another version, or cut off: its counters start from 0", path)
+        make_empty(path)
+        return MmapedDict(str(path))  # type: ignore[no-untyped-call]
 
 
 def make_empty(path: Path) -> None:
@@ -67,15 +75,15 @@ def _provide(path: Path, size: int) -> None:
             file.write(bytes(max(0, size - file.tell())))
 
 
-class AllSeats(Collector):
+class AllSlots(Collector):
     """Every worker's metrics: counters and histograms summed, gauges as their `multiprocess_mode` says.
 
-    Those of seats that nobody has any more (`vacant`) still count, except for the gauges of living processes only.
+    Those of slots that nobody has any more (`vacant`) still count, except for the gauges of living processes only.
     """
 
     def __init__(self, directory: Path, vacant: Collection[int]) -> None:
         self._directory = directory
-        self._past = {path_of(directory, f"gauge_live{mode}", seat) for mode in _LIVE for seat in vacant}
+        self._past = {path_of(directory, f"gauge_live{mode}", slot) for mode in _LIVE for slot in vacant}
 
     def collect(self) -> Iterable[Metric]:
         files = [str(path) for path in self._directory.glob("*.db") if path not in self._past]

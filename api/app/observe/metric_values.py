@@ -1,8 +1,8 @@
 """The values behind prometheus_client's metrics, for workers that answer for each other.
 
-A metric may be defined, and even counted, when a module is imported: before there's a loop or a seat, or in a master
-that only forks. So a value is kept in memory until this process has a seat, and from then on in the seat's file, where
-every worker reads it. A seat's next owner goes on with its counters, and begins its gauges anew.
+A metric may be defined, and even counted, when a module is imported: before there's a loop or a slot, or in a master
+that only forks. So a value is kept in memory until this process has a slot, and from then on in the slot's file, where
+every worker reads it. A slot's next owner goes on with its counters, and begins its gauges anew.
 
 What was counted before a fork goes to the first child, and so is counted once. What finds no room in the file stays in
 memory until there is some. Nothing here costs a file before there is a value.
@@ -26,7 +26,7 @@ from app.observe.metric_files import make_empty, make_room, opened, path_of
 log = logging.getLogger(__name__)
 
 
-class SeatValue:
+class SlotValue:
     """One number of a metric, as prometheus_client asks for it (`prometheus_client.values.MutexValue` is its own)."""
 
     def __init__(
@@ -47,7 +47,7 @@ class SeatValue:
         self.time = 0.0
         self.file: MmapedDict | None = None
         with _lock:
-            _seat.add(self)
+            _slot.add(self)
 
     def inc(self, amount: float) -> None:
         with _lock:
@@ -75,17 +75,17 @@ class SeatValue:
         return None
 
 
-class _Seat:
+class _Slot:
     """Where this process's values are kept: nowhere but in memory until it's taken."""
 
     def __init__(self) -> None:
-        self.values: WeakSet[SeatValue] = WeakSet()
+        self.values: WeakSet[SlotValue] = WeakSet()
         self.place: tuple[Path, int] | None = None
-        self.in_memory: dict[SeatValue, None] = {}
+        self.in_memory: dict[SlotValue, None] = {}
         """Those that aren't in a file (yet)."""
         self._files: dict[str, MmapedDict] = {}
 
-    def add(self, value: SeatValue) -> None:
+    def add(self, value: SlotValue) -> None:
         self.values.add(value)
         self.in_memory[value] = None
         if self.place is not None:
@@ -95,7 +95,7 @@ class _Seat:
                 return
 
     def take(self, directory: Path, number: int) -> None:
-        """Go over to this seat's files, also where they are ours and somebody has deleted them. Raises `OSError`."""
+        """Go over to this slot's files, also where they are ours and somebody has deleted them. Raises `OSError`."""
         if self.place == (directory, number) and all(path_of(directory, kind, number).exists() for kind in self._files):
             return
         self.leave()
@@ -128,7 +128,7 @@ class _Seat:
             if not value.is_gauge:
                 value.number = 0.0
 
-    def _into_file(self, value: SeatValue, directory: Path, number: int) -> None:
+    def _into_file(self, value: SlotValue, directory: Path, number: int) -> None:
         path = path_of(directory, value.kind, number)
         file = self._files.get(value.kind)
         if file is None:
@@ -143,24 +143,24 @@ class _Seat:
 
 
 _lock = Lock()
-_seat = _Seat()
+_slot = _Slot()
 _complete = True
 
 
 def install() -> None:
     """Let metrics that are defined from now on be kept so; prometheus_client's own would know this process only."""
-    values.ValueClass = SeatValue
+    values.ValueClass = SlotValue
 
 
-def keep(directory: Path, seat: int) -> None:
-    """Keep this process's values in the files of this seat; called again and again, since they may be deleted, or the
+def keep(directory: Path, slot: int) -> None:
+    """Keep this process's values in the files of this slot; called again and again, since they may be deleted, or the
     folder full. Logs what can't be done."""
     global _complete
     before, failure = _complete, None
     with _lock:
         try:
-            _seat.take(directory, seat)
-            _seat.write_all()
+            _slot.take(directory, slot)
+            _slot.write_all()
         except OSError as error:
             failure = error
     _complete = failure is None
@@ -171,27 +171,27 @@ def keep(directory: Path, seat: int) -> None:
 
 
 def leave() -> None:
-    """Give the seat's files up; they stay, for its next owner. What is counted from now on waits for another seat."""
+    """Give the slot's files up; they stay, for its next owner. What is counted from now on waits for another slot."""
     with _lock:
-        _seat.leave()
+        _slot.leave()
 
 
 def complete() -> bool:
     """Whether everything that this process counts can be read by the others."""
-    return _complete and _seat.place is not None and not _seat.in_memory
+    return _complete and _slot.place is not None and not _slot.in_memory
 
 
 def _forked() -> None:
-    """In a child, whose parent goes on with its own seat."""
-    if _seat.place is not None:
-        _seat.leave()
+    """In a child, whose parent goes on with its own slot."""
+    if _slot.place is not None:
+        _slot.leave()
     _lock.release()
 
 
 def _has_forked() -> None:
-    """In the parent: without a seat, it has given what it had counted to the child."""
-    if _seat.place is None:
-        _seat.forget_counts()
+    """In the parent: without a slot, it has given what it had counted to the child."""
+    if _slot.place is None:
+        _slot.forget_counts()
     _lock.release()
 
 

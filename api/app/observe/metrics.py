@@ -9,9 +9,9 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Metric, generate_latest
 from prometheus_client.registry import Collector
 
-from app.observe.metric_files import AllSeats
+from app.observe.metric_files import AllSlots
 from app.observe.single_flight import SingleFlight
-from app.observe.worker_seat import METRICS
+from app.observe.worker_slot import METRICS
 from app.settings.model import Settings
 from sluice.statistics.metrics import SluiceCollector, names
 from sluice.statistics.slots import read_all
@@ -31,9 +31,9 @@ def install(app: FastAPI, settings: Settings) -> None:
 
 
 def _render(settings: Settings) -> bytes:
-    vacant = {worker.slot for worker in read_all(settings.stats_dir) if not worker.alive}
+    vacant = {worker.worker for worker in read_all(settings.stats_dir) if not worker.alive}
     registry = CollectorRegistry()
-    registry.register(AllSeats(settings.stats_dir / METRICS, vacant))
+    registry.register(AllSlots(settings.stats_dir / METRICS, vacant))
     registry.register(
         SluiceCollector(
             settings.stats_dir, settings.database_name, demand=settings.demand, budget=settings.connection_budget

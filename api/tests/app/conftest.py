@@ -45,6 +45,6 @@ def client() -> Client:
 
 @pytest.fixture(autouse=True)
 def nothing_counted() -> Iterator[None]:
-    """What a test has counted without a seat is none of the next one's business."""
+    """What a test has counted without a slot is none of the next one's business."""
     yield
-    metric_values._seat.forget_counts()
+    metric_values._slot.forget_counts()

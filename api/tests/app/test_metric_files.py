@@ -57,3 +57,18 @@ def test_without_room_there_is_an_error_and_no_broken_file(tmp_path: Path, monke
             with pytest.raises(OSError, match="No space"):
                 make(tmp_path / "counter_0.db")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x40\0\0\0\0\0\0\0\xff\xff\0\0", b"\x40\0\0\0\0\0\0\0\x04\0\0\0\xff\xff\xff\xff"]
+)
+def test_a_file_that_cannot_be_read_begins_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    path = tmp_path / "counter_0.db"
+    path.write_bytes(content)
+    file = opened(path)
+    file.write_value("key", 1.0, 0.0)  # type: ignore[no-untyped-call]
+    file.close()  # type: ignore[no-untyped-call]
+    assert [(key, value) for key, value, *_ in MmapedDict.read_all_values_from_file(str(path))] == [("key", 1.0)]  # type: ignore[no-untyped-call]
+    assert f"{path} was written by another version" in caplog.text

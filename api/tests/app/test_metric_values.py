@@ -12,13 +12,13 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 
 from app.observe import metric_files, metric_values
-from app.observe.metric_files import AllSeats
+from app.observe.metric_files import AllSlots
 
 
 @pytest.fixture(autouse=True)
 def new_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if nothing had been defined before."""
-    monkeypatch.setattr(metric_values, "_seat", metric_values._Seat())
+    monkeypatch.setattr(metric_values, "_slot", metric_values._Slot())
     yield
     metric_values.leave()
 
@@ -32,7 +32,7 @@ def exported(directory: Path, *vacant: int) -> dict[str, float]:
     """What `/metrics` would say, by name and labels."""
     return {
         f"{sample.name}{sorted(sample.labels.items()) or ''}": sample.value
-        for metric in AllSeats(directory, vacant).collect()
+        for metric in AllSlots(directory, vacant).collect()
         for sample in metric.samples
     }
 
@@ -50,7 +50,7 @@ def in_a_child(work: Callable[[], None]) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_what_is_counted_before_there_is_a_seat_is_exported_with_it(
+def test_what_is_counted_before_there_is_a_slot_is_exported_with_it(
     tmp_path: Path, registry: CollectorRegistry
 ) -> None:
     created = Counter("orders_created", "Orders.", registry=registry)
@@ -62,7 +62,7 @@ def test_what_is_counted_before_there_is_a_seat_is_exported_with_it(
     assert metric_values.complete()
 
 
-def test_every_kind_of_metric_is_summed_over_seats(tmp_path: Path, registry: CollectorRegistry) -> None:
+def test_every_kind_of_metric_is_summed_over_slots(tmp_path: Path, registry: CollectorRegistry) -> None:
     created = Counter("orders_created", "Orders.", registry=registry)
     by_country = Counter("orders_by_country", "Orders.", ("country",), registry=registry)
     seconds = Histogram("order_seconds", "Time.", buckets=(1, 10), registry=registry)
@@ -70,17 +70,17 @@ def test_every_kind_of_metric_is_summed_over_seats(tmp_path: Path, registry: Col
     basket = Gauge("baskets", "Open ones.", registry=registry, multiprocess_mode="sum")
     limit = Gauge("basket_limit", "Each worker's.", registry=registry)
 
-    def work(seat: int) -> None:
-        metric_values.keep(tmp_path, seat)
+    def work(slot: int) -> None:
+        metric_values.keep(tmp_path, slot)
         created.inc()
         by_country.labels("de").inc(2)
         seconds.observe(5)
         size.observe(100)
         basket.set(3)
-        limit.set(seat + 7)
+        limit.set(slot + 7)
 
-    for seat in (0, 1):
-        in_a_child(lambda: work(seat))  # noqa: B023
+    for slot in (0, 1):
+        in_a_child(lambda: work(slot))  # noqa: B023
     assert exported(tmp_path) == {
         "orders_created_total": 2,
         "orders_by_country_total[('country', 'de')]": 4,
@@ -102,8 +102,8 @@ def test_what_was_counted_before_a_fork_is_counted_once(tmp_path: Path, registry
     limit = Gauge("basket_limit", "Each worker's.", registry=registry)
     created.inc(5)
     limit.set(7)
-    for seat in (0, 1, 0):  # the third takes the first one's seat
-        in_a_child(lambda: metric_values.keep(tmp_path, seat))  # noqa: B023
+    for slot in (0, 1, 0):  # the third takes the first one's slot
+        in_a_child(lambda: metric_values.keep(tmp_path, slot))  # noqa: B023
     assert exported(tmp_path) == {
         "orders_created_total": 5,
         "basket_limit[('pid', '0')]": 7,
@@ -120,7 +120,7 @@ def test_a_child_of_a_worker_writes_into_no_file_of_it(tmp_path: Path, registry:
     assert exported(tmp_path)["orders_created_total"] == 2
 
 
-def test_a_seats_next_owner_goes_on_with_counters_and_begins_gauges_anew(
+def test_a_slots_next_owner_goes_on_with_counters_and_begins_gauges_anew(
     tmp_path: Path, registry: CollectorRegistry
 ) -> None:
     created = Counter("orders_created", "Orders.", registry=registry)
@@ -138,7 +138,7 @@ def test_a_seats_next_owner_goes_on_with_counters_and_begins_gauges_anew(
     assert exported(tmp_path) == {"orders_created_total": 4}
 
 
-def test_the_gauges_of_the_living_leave_out_a_seat_that_nobody_has(tmp_path: Path, registry: CollectorRegistry) -> None:
+def test_the_gauges_of_the_living_leave_out_a_slot_that_nobody_has(tmp_path: Path, registry: CollectorRegistry) -> None:
     created = Counter("orders_created", "Orders.", registry=registry)
     busy = Gauge("orders_in_progress", "Orders.", registry=registry, multiprocess_mode="livesum")
     most = Gauge("largest_order", "Orders.", registry=registry, multiprocess_mode="max")
@@ -150,12 +150,12 @@ def test_the_gauges_of_the_living_leave_out_a_seat_that_nobody_has(tmp_path: Pat
     assert exported(tmp_path, 10) == {"orders_created_total": 1, "largest_order": 9}
 
 
-def test_a_seat_that_is_changed_is_left_as_it_was(tmp_path: Path, registry: CollectorRegistry) -> None:
+def test_a_slot_that_is_changed_is_left_as_it_was(tmp_path: Path, registry: CollectorRegistry) -> None:
     created = Counter("orders_created", "Orders.", registry=registry)
     limit = Gauge("basket_limit", "Each worker's.", registry=registry, multiprocess_mode="liveall")
     limit.set(7)
-    for seat in (0, 1):
-        metric_values.keep(tmp_path, seat)
+    for slot in (0, 1):
+        metric_values.keep(tmp_path, slot)
         created.inc()
     assert exported(tmp_path, 0) == {"orders_created_total": 2, "basket_limit[('pid', '1')]": 7}
 
