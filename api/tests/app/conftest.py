@@ -12,7 +12,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
-from app.observe import metric_values
+from app.observe import http_metrics, metric_values
 from app.settings.model import Settings, load
 
 Client = Callable[[ASGIApp], AbstractAsyncContextManager[httpx.AsyncClient]]
@@ -45,6 +45,9 @@ def client() -> Client:
 
 @pytest.fixture(autouse=True)
 def nothing_counted() -> Iterator[None]:
-    """What a test has counted without a slot is none of the next one's business."""
+    """What one test's app has counted is none of the next one's."""
     yield
-    metric_values._slot.forget_counts()
+    http_metrics.REQUESTS.clear()
+    http_metrics.DURATION.clear()
+    http_metrics._children.clear()
+    metric_values._slot = metric_values._Slot()
