@@ -9,7 +9,7 @@ PARTS = (
     ("FastAPI and Starlette", r"fastapi/|starlette/"),
     ("pydantic", r"pydantic/"),
     ("PyMongo and BSON", r"pymongo/|bson/"),
-    ("HTTP metrics", r"prometheus_\w+/|app/observe/(metrics|http_figures)\.py"),
+    ("HTTP metrics", r"prometheus_\w+/|app/observe/(metrics|http_metrics|metric_\w+)\.py"),
     ("app: middleware, logs", r"app/(http|observe|serving)/"),
     ("app: users", r"app/"),
     ("sluice: coalescing", r"sluice/coalescing/"),

@@ -6,7 +6,7 @@ import logging
 from contextlib import AbstractContextManager, nullcontext
 
 from app.main import serve
-from app.observe.metrics import HttpMetrics
+from app.observe.http_metrics import HttpMetrics
 from sluice.client import Sluice
 
 

@@ -56,8 +56,8 @@ async def ensure(
     if unique and (reason := await _build(database[name], unique)):
         raise NotPrepared(f"collection {name}: {reason}")
     no_index = await _build(database[name], others) if others else None
-    wanting = "; ".join(filter(None, (no_schema, no_index)))
-    return f"collection {name}: {wanting}" if wanting else None
+    missing = "; ".join(filter(None, (no_schema, no_index)))
+    return f"collection {name}: {missing}" if missing else None
 
 
 async def _whose(
@@ -92,7 +92,7 @@ async def _whose(
 
 
 async def _create(database: AsyncDatabase[Document], name: str, schema: Document) -> str | None:
-    """With its schema; what is wanting where the server takes none."""
+    """With its schema; what is missing where the server takes none."""
     try:
         await database.command("create", name, validator={"$jsonSchema": schema})
     except OperationFailure as error:
@@ -103,7 +103,7 @@ async def _create(database: AsyncDatabase[Document], name: str, schema: Document
 
 
 async def _upgrade(database: AsyncDatabase[Document], name: str, options: Document, schema: Document) -> str | None:
-    """Replace an older schema; what is wanting where this user or the server can't."""
+    """Replace an older schema; what is missing where this user or the server can't."""
     now = _schema_of(options.get("validator") or {})
     same = {key: value for key, value in schema.items() if key != "title"}
     if now in (schema, same) or _version(now.get("title")) > _version(schema["title"]):

@@ -1,9 +1,9 @@
 """Which exception means what to a caller: one table, first match wins.
 
-What a server answers is told by its code or the driver's class; the codes and their names are those of the server's
-`error_codes.yml`. In doubt, a write may have happened: not even "not primary" says that it hasn't, since the driver
-may have sent it before and raises what its second attempt met. Only the label `NoWritesPerformed` excludes it, which
-6.0.5 doesn't give; whatever Sluice raises itself before it sends anything has it.
+What a server answers is told by its code (`server_codes`) or the driver's class. In doubt, a write may have happened:
+not even "not primary" says that it hasn't, since the driver may have sent it before and raises what its second attempt
+met. Only the label `NoWritesPerformed` excludes it, which 6.0.5 doesn't give; whatever Sluice raises itself before it
+sends anything has it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.http import problems
+from app.http import problems, server_codes
 from app.http.methods import allowed
 from app.http.problems import Kind, Problem
 from sluice.errors import (
@@ -84,7 +84,7 @@ class Row:
     meaning: Meaning
     kind: Kind
     classes: tuple[type[Exception], ...] = (driver.PyMongoError,)
-    codes: Mapping[int, str] = field(default_factory=dict)
+    codes: server_codes.Codes = field(default_factory=dict)
     labels: frozenset[str] = frozenset()
     words: str = ""
     said: bool = False
@@ -122,181 +122,25 @@ TABLE: tuple[Row, ...] = (
     Row(meaning=UNKNOWN, kind=CONNECTION_LOST, classes=(driver.AutoReconnect, driver.ConnectionFailure)),
     # A write that happened and was not confirmed, whatever code says why; of a bulk, too
     Row(meaning=UNKNOWN, kind=WRITE_TIMEOUT, classes=(driver.WriteConcernError,)),
-    Row(
-        meaning=UNKNOWN,
-        kind=WRITE_TIMEOUT,
-        codes={
-            64: "WriteConcernFailed",
-            75: "WriteConcernLegacyOK",
-            79: "UnknownReplWriteConcern",
-            100: "UnsatisfiableWriteConcern",
-        },
-    ),
+    Row(meaning=UNKNOWN, kind=WRITE_TIMEOUT, codes=server_codes.UNCONFIRMED),
     # What is wrong with this service, or with its rights
     Row(meaning=OURS, kind=problems.INTERNAL, codes=REFUSAL_CODES, said=True),
-    Row(
-        meaning=OURS,
-        kind=problems.INTERNAL,
-        codes={
-            20: "IllegalOperation",
-            26: "NamespaceNotFound",
-            59: "CommandNotFound",
-            67: "CannotCreateIndex",
-            73: "InvalidNamespace",
-            85: "IndexOptionsConflict",
-            86: "IndexKeySpecsConflict",
-            115: "CommandNotSupported",
-            166: "CommandNotSupportedOnView",
-            263: "OperationNotSupportedInTransaction",
-            301: "DataCorruptionDetected",
-            322: "APIVersionError",
-            323: "APIStrictError",
-            324: "APIDeprecationError",
-            347: "APIMismatchError",
-        },
-        said=True,
-    ),
+    Row(meaning=OURS, kind=problems.INTERNAL, codes=server_codes.MISCONFIGURED, said=True),
     Row(meaning=OURS, kind=problems.INTERNAL, classes=(driver.ConfigurationError, driver.EncryptionError), said=True),
     # The member sheds load
     Row(meaning=RETRYABLE, kind=OVERLOADED, labels=frozenset({"SystemOverloadedError", "RetryableError"})),
     Row(meaning=UNKNOWN, kind=OVERLOADED, labels=frozenset({"SystemOverloadedError"})),
-    Row(
-        meaning=UNKNOWN,
-        kind=OVERLOADED,
-        codes={
-            365: "TemporarilyUnavailable",
-            402: "ResourceExhausted",
-            433: "AdmissionQueueOverflow",
-            462: "IngressRequestRateLimitExceeded",
-            16500: "RequestRateTooLarge (Azure Cosmos DB)",
-        },
-    ),
+    Row(meaning=UNKNOWN, kind=OVERLOADED, codes=server_codes.OVERLOAD),
     # An election; in a bulk's single failures, and where the driver has no class for it
-    Row(
-        meaning=UNKNOWN,
-        kind=NOT_PRIMARY,
-        codes={
-            91: "ShutdownInProgress",
-            94: "NotYetInitialized",
-            95: "NotSecondary",
-            189: "PrimarySteppedDown",
-            # A member that has just started can't check the cluster time that the driver sends with each command yet.
-            211: "KeyNotFound",
-            216: "ElectionInProgress",
-            10058: "LegacyNotPrimary",
-            10107: "NotWritablePrimary",
-            11600: "InterruptedAtShutdown",
-            11602: "InterruptedDueToReplStateChange",
-            13435: "NotPrimaryNoSecondaryOk",
-            13436: "NotPrimaryOrSecondary",
-        },
-    ),
+    Row(meaning=UNKNOWN, kind=NOT_PRIMARY, codes=server_codes.ELECTION),
     # The operation's own time, or the caller's
     Row(meaning=UNKNOWN, kind=DEADLINE, classes=(driver.ExecutionTimeout,)),
     Row(meaning=UNKNOWN, kind=DEADLINE, codes={50: "MaxTimeMSExpired"}),
     # Somebody or something ended it: killOp, killAllSessions, a dropped collection, another write
     Row(meaning=UNKNOWN, kind=INTERRUPTED, classes=(driver.CursorNotFound,)),
-    Row(
-        meaning=UNKNOWN,
-        kind=INTERRUPTED,
-        codes={
-            24: "LockTimeout",
-            43: "CursorNotFound",
-            46: "LockBusy",
-            90: "CallbackCanceled",
-            96: "OperationFailed",
-            107: "LockFailed",
-            112: "WriteConflict",
-            117: "ConflictingOperationInProgress",
-            136: "CappedPositionLost",
-            143: "CursorInUse",
-            175: "QueryPlanKilled",
-            206: "NoSuchSession",
-            209: "StaleClusterTime",
-            213: "DuplicateSession",
-            215: "DatabaseDropPending",
-            217: "IncompleteTransactionHistory",
-            225: "TransactionTooOld",
-            226: "AtomicityFailure",
-            228: "SessionTransferIncomplete",
-            237: "CursorKilled",
-            239: "SnapshotTooOld",
-            244: "TransactionAborted",
-            246: "SnapshotUnavailable",
-            250: "StaleChunkHistory",
-            251: "NoSuchTransaction",
-            256: "TransactionCommitted",
-            267: "PreparedTransactionInProgress",
-            272: "MigrationConflict",
-            276: "IndexBuildAborted",
-            279: "ClientDisconnect",
-            285: "IndexBuildAlreadyInProgress",
-            290: "TransactionExceededLifetimeLimitSeconds",
-            310: "PeriodicJobIsStopped",
-            314: "ObjectIsBusy",
-            355: "InterruptedDueToStorageChange",
-            356: "TxnRetryCounterTooOld",
-            358: "InternalTransactionNotSupported",
-            363: "RetryableTransactionInProgress",
-            11601: "Interrupted",
-            12586: "BackgroundOperationInProgressForDatabase",
-            12587: "BackgroundOperationInProgressForNamespace",
-            46841: "ClientMarkedKilled",
-            50915: "BackupCursorOpenConflictWithCheckpoint",
-        },
-    ),
+    Row(meaning=UNKNOWN, kind=INTERRUPTED, codes=server_codes.ENDED),
     # The members have trouble, among themselves or with their machines
-    Row(
-        meaning=UNKNOWN,
-        kind=TROUBLE,
-        codes={
-            1: "InternalError",
-            6: "HostUnreachable",
-            7: "HostNotFound",
-            8: "UnknownError",
-            63: "StaleShardVersion",
-            70: "ShardNotFound",
-            71: "ReplicaSetNotFound",
-            74: "NodeNotFound",
-            83: "RemoteResultsUnavailable",
-            89: "NetworkTimeout",
-            133: "FailedToSatisfyReadPreference",
-            134: "ReadConcernMajorityNotAvailableYet",
-            141: "SSLHandshakeFailed",
-            145: "PooledConnectionsDropped",
-            146: "ExceededMemoryLimit",
-            149: "NoConfigPrimary",
-            150: "StaleEpoch",
-            172: "TransportSessionClosed",
-            199: "ReplicaSetMonitorRemoved",
-            202: "NetworkInterfaceExceededTimeLimit",
-            203: "ShardingStateNotInitialized",
-            205: "ClusterTimeFailsRateLimiter",
-            230: "DNSHostNotFound",
-            231: "DNSProtocolError",
-            249: "StaleDbVersion",
-            261: "TooManyLogicalSessions",
-            262: "ExceededTimeLimit",
-            264: "TooManyFilesOpen",
-            292: "QueryExceededMemoryLimitNoDiskUseAllowed",
-            303: "SplitHorizonChange",
-            317: "ConnectionPoolExpired",
-            343: "ShardCannotRefreshDueToLocksHeld",
-            354: "LoadBalancerSupportMismatch",
-            371: "UserWritesBlocked",
-            384: "ConnectionError",
-            388: "TransactionTooLargeForCache",
-            398: "StreamTerminated",
-            406: "MigrationBlockingOperationCoordinatorCleaningUp",
-            407: "PooledConnectionAcquisitionExceededTimeLimit",
-            412: "UpdatesStillPending",
-            9001: "SocketException",
-            13388: "StaleConfig",
-            14031: "OutOfDiskSpace",
-            56846: "ConfigServerUnreachable",
-        },
-        said=True,
-    ),
+    Row(meaning=UNKNOWN, kind=TROUBLE, codes=server_codes.TROUBLED, said=True),
     # What the caller sent
     Row(meaning=REFUSED, kind=REFUSED_DOCUMENT, codes={DOCUMENT_VALIDATION: "DocumentValidationFailure"}),
     Row(

@@ -42,9 +42,9 @@ class PoolState(BaseModel):
 
 
 class Health(BaseModel):
-    """`ok`: this worker can serve and every member is there; `degraded`: something is wanting; else `unavailable`.
+    """`ok`: this worker can serve and every member is there; `degraded`: something is missing; else `unavailable`.
 
-    `reason` says why this worker can't serve, or what is wanting; null when nothing is.
+    `reason` says why this worker can't serve, or what is missing; null when nothing is.
     `statistics` are `incomplete` while some worker can't publish its own, which costs no request.
     """
 

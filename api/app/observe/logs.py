@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 
 from app.http import context
+from app.observe import worker_slot
 from app.observe.log_limit import LogLimit
 from app.observe.log_sink import FileSink, StreamSink
 from app.observe.masks import Masks
-from app.serving import worker_slot
 from app.settings.model import Settings
 
 if TYPE_CHECKING:

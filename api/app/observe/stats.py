@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel, Field, create_model
 from pydantic_core import to_json
 
+from app.observe import metric_values
 from app.observe.single_flight import SingleFlight
 from sluice.client import Sluice
 from sluice.statistics.figures import figures
@@ -125,7 +126,7 @@ async def everyone(sluice: Sluice) -> list[WorkerSnapshot]:
 def completeness(app: FastAPI, summary: ContainerSummary) -> Completeness:
     """Whether the figures cover every worker: `STATS_DIR` may be full, or gone."""
     stale = any(worker.age_seconds > STALE for worker in summary.workers)
-    whole = app.state.sluice.published and app.state.http_figures.check() and not stale
+    whole = app.state.sluice.published and metric_values.complete() and not stale
     return "complete" if whole else "incomplete"
 
 

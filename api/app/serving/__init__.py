@@ -1,1 +1,1 @@
-"""The process that serves: worker, HTTP protocol and seat."""
+"""The process that serves: worker, HTTP protocol and slot."""

@@ -10,7 +10,7 @@ from app.http.dispatch import Checks
 from app.http.middleware import BodyLimit, Context, Deadline, Problems
 from app.observe import health, metrics, stats
 from app.observe.access_log import AccessLog
-from app.observe.http_figures import HttpFigures
+from app.observe.http_metrics import HttpMetrics
 from app.settings.model import Settings
 
 
@@ -23,26 +23,25 @@ def install(app: FastAPI, settings: Settings, checks: Checks | None = None) -> N
     for router in (health.router, stats.router, metrics.router):
         app.include_router(router)
     cache = settings.stats_cache_ms / 1000
-    figures = HttpFigures(settings.stats_dir)
     health.install(app, cache)
     stats.install(app, cache)
-    metrics.install(app, figures, settings)
+    metrics.install(app, settings)
     dispatch.install(app, checks or {})
     methods.install(app)
     redirects.install(app)
     errors.install(app)
     openapi.install(app)
-    for layer, arguments, options in reversed(middleware(settings, figures)):
+    for layer, arguments, options in reversed(middleware(settings)):
         app.add_middleware(layer, *arguments, **options)
 
 
-def middleware(settings: Settings, figures: HttpFigures) -> list[Middleware]:
+def middleware(settings: Settings) -> list[Middleware]:
     """What every request passes, the outermost first."""
     return [
         # Whatever the others log has the request's id, and the whole of its time is told and logged.
         Middleware(Context, log_access=AccessLog(settings.access_log).write),
         # Counts every answer that is sent, with the status that it's sent with: problems and preflights, too.
-        Middleware(metrics.HttpMetrics, figures=figures),
+        Middleware(HttpMetrics),
         # Around what answers errors: a page may read them as well.
         *cors.middleware(settings.cors_origins),
         # Around what refuses requests by raising, below.

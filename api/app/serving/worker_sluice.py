@@ -1,4 +1,4 @@
-"""The worker's `Sluice`: opened on its loop with a seat for its statistics, closed before the worker ends."""
+"""The worker's `Sluice`: opened on its loop with a slot for its statistics, closed before the worker ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from app.serving import worker_slot
+from app.observe.worker_slot import claimed
 from app.settings.model import Settings
 from sluice.client import Prepare, Sluice
 from sluice.errors import NotPrepared
@@ -28,19 +28,19 @@ else begin with refusals, and be replaced for their number. After that it serves
 @asynccontextmanager
 async def worker_sluice(settings: Settings, prepares: Sequence[Prepare]) -> AsyncIterator[Sluice]:
     """An open `Sluice` that has been given the time to connect. Never raises because MongoDB is away."""
-    sluice = Sluice(settings.options(), worker_slot.claim(settings.stats_dir), prepare=_all_of(prepares))
-    await sluice.open()
-    await sluice.wait_until_prepared(min(CONNECTING, sluice.options.server_selection_timeout))
-    _calm_the_garbage_collector()
-    try:
-        yield sluice
-    finally:
+    async with claimed(settings.stats_dir) as slot:
+        sluice = Sluice(settings.options(), slot, prepare=_all_of(prepares))
+        await sluice.open()
+        await sluice.wait_until_prepared(min(CONNECTING, sluice.options.server_selection_timeout))
+        _calm_the_garbage_collector()
         try:
-            async with asyncio.timeout(CLOSING):
-                await sluice.close()
-        except Exception:
-            log.exception("closing failed")
-        worker_slot.release()
+            yield sluice
+        finally:
+            try:
+                async with asyncio.timeout(CLOSING):
+                    await sluice.close()
+            except Exception:
+                log.exception("closing failed")
 
 
 def _all_of(prepares: Sequence[Prepare]) -> Prepare:

@@ -58,16 +58,23 @@ def check(files: Sequence[Path], *, containers: bool = False, production: bool =
     warnings = [f"{name} in the environment is not used: {ANOTHER}" for name in theirs]
     for name in theirs:
         del os.environ[name]
-    set_in = {file: env_file.read(file, NAMES) for file in files}
+    set_in: dict[Path, dict[str, str]] = {}
+    for file in files:
+        try:
+            set_in[file] = env_file.read(file, NAMES)
+        except SettingsError as error:  # the others, and the environment, may be wrong as well
+            mistakes += error.mistakes
+    all_read = len(set_in) == len(files)
     for file, texts in set_in.items():
         named = [name for name, text in texts.items() if text]
         mistakes += [f"{file}: {name} is not for this: {ANOTHER}" for name in MONGODB if name in named]
         mistakes += [f"{file}: {name}: allowed is it in the environment only" for name in ENVIRONMENT_ONLY & set(named)]
     settings = stack = None
-    given = {name: value for name, value in from_files(files).items() if name.upper() not in MONGODB}
+    given = {name: value for name, value in from_files([*set_in]).items() if name.upper() not in MONGODB}
     try:
         settings = read((), DEFAULTS, **given)
-        settings.check_budget()
+        if all_read:  # else what they say together isn't known
+            settings.check_budget()
         if not containers:
             settings.check_worker_tmp_dir()
     except SettingsError as error:
@@ -76,7 +83,7 @@ def check(files: Sequence[Path], *, containers: bool = False, production: bool =
         stack = StackSettings.model_validate(given)
     except ValidationError as error:
         mistakes += describe(error, StackSettings).mistakes
-    if settings and stack:
+    if settings and stack and all_read:
         mistakes += _together(settings, stack, containers=containers, production=production)
     if containers:
         mistakes += [line for file in files for line in _unreadable(file.parent)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
-from app.serving import worker_slot
+from app.observe import http_metrics, metric_values
 from app.settings.model import Settings, load
 
 Client = Callable[[ASGIApp], AbstractAsyncContextManager[httpx.AsyncClient]]
@@ -44,6 +44,10 @@ def client() -> Client:
 
 
 @pytest.fixture(autouse=True)
-def no_slot_left() -> Any:
+def nothing_counted() -> Iterator[None]:
+    """What one test's app has counted is none of the next one's."""
     yield
-    worker_slot.release()
+    http_metrics.REQUESTS.clear()
+    http_metrics.DURATION.clear()
+    http_metrics._children.clear()
+    metric_values._slot = metric_values._Slot()

@@ -76,6 +76,21 @@ def test_every_mistake_gets_a_line(check: Check) -> None:
     assert sorted(line.partition("=")[0] for line in lines) == sorted(f"sluice: {name}" for name in wrong)
 
 
+def test_a_file_that_cannot_be_read_hides_no_other_mistake(check: Check, tmp_path: Path) -> None:
+    first, second, third = (tmp_path / str(number) for number in range(3))
+    first.write_text("API_KEY='k\n")
+    second.write_bytes(b"A=\xff\n")
+    third.write_text("MAX_POOL_SIZE=abc\n")
+    files = [text for file in (first, second, third) for text in ("--env-file", file)]
+    status, lines = check("--production", *files, WORKERS="two")
+    assert status == 1
+    assert [line.removeprefix("sluice: ").partition(": ")[0] for line in sorted(lines)] == [
+        f"{first} line 1", f"{second} line 1", "MAX_POOL_SIZE='abc'", "WORKERS='two'",
+    ]  # fmt: skip
+    third.write_text("")  # whether there is a key isn't known
+    assert len(check("--production", *files)[1]) == 2
+
+
 def test_the_budget_is_checked_with_the_stacks_defaults(check: Check) -> None:
     status, (line,) = check(CONNECTION_BUDGET="206")
     assert status == 1

@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -28,7 +29,7 @@ Start = Callable[..., "Server"]
 class Server:
     """A Gunicorn master and its two workers."""
 
-    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, application: str = "main:app", **environment: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.stats = Path(environment.get("STATS_DIR", folder / "stats"))
@@ -45,7 +46,7 @@ class Server:
             sys.executable,
             "-m",
             "gunicorn",
-            "main:app",
+            application,
             "-w",
             "2",
             "--bind",
@@ -58,7 +59,7 @@ class Server:
             )
 
     def wait(self) -> None:
-        until(lambda: len(self.workers()) == 2 and self.log.read_text().count("startup complete") == 2)
+        until(lambda: len(self.workers()) == 2 and self.log.read_text().count("startup complete") == 2, 60)
 
     def workers(self) -> list[psutil.Process]:
         try:
@@ -130,9 +131,9 @@ def test_a_killed_worker_comes_back_in_its_slot_and_counts_on(start: Start, prel
         until(lambda: '"workers":2' in _health(server))
     assert requests_counted(server) == 20
     server.get("/openapi.json")
-    assert requests_counted(server) == 21
-    assert {name for name in server.files() if not name.startswith("http/")} == {
-        name for name in files if not name.startswith("http/")
+    until(lambda: requests_counted(server) == 21)
+    assert {name for name in server.files() if not name.startswith("metrics/")} == {
+        name for name in files if not name.startswith("metrics/")
     }
     assert len(server.files()) <= len(files) + 2  # a slot that had served nothing yet
 
@@ -241,6 +242,86 @@ def test_a_folder_that_is_full_at_the_start_is_no_reason_not_to_serve(
     server = start(STATS_DIR=str(folder.path / "stats"), STATS_CACHE_MS="0", WORKER_TMP_DIR=str(folder.path))
     assert '"statistics":"incomplete"' in _health(server)
     serves(server)
+
+
+ORDERS = """
+import os, time
+from prometheus_client import Counter, Gauge, Histogram
+
+CREATED = Counter("orders_created", "Orders.")
+BY_COUNTRY = Counter("orders_by_country", "Orders.", ["country"])
+SECONDS = Histogram("order_seconds", "Time.", buckets=(1, 10))
+IN_PROGRESS = Gauge("orders_in_progress", "Orders.", multiprocess_mode="livesum")
+IMPORTS = Counter("orders_imports", "Times that this was imported.")
+IMPORTS.inc()
+
+from app.main import serve
+
+app = serve()
+
+@app.post("/orders")
+def create():
+    CREATED.inc()
+    BY_COUNTRY.labels("de").inc(2)
+    SECONDS.observe(5)
+    IN_PROGRESS.inc()
+    time.sleep(0.02)  # in a thread, so that the other worker gets some, too
+    return os.getpid()
+"""
+
+
+def own_metrics(server: Server) -> dict[str, float]:
+    lines = [line for line in server.get("/metrics").splitlines() if line.startswith("order")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+@pytest.mark.parametrize("preload", ["false", "true"])
+def test_an_applications_own_metrics_are_right_over_all_workers(start: Start, tmp_path: Path, preload: str) -> None:
+    (tmp_path / "orders.py").write_text(ORDERS)
+    server = start(application="orders:app", PYTHONPATH=str(tmp_path), PRELOAD=preload, STATS_CACHE_MS="0")
+
+    def create(number: int) -> set[str]:
+        request = urllib.request.Request(f"http://127.0.0.1:{server.port}/orders", method="POST")
+        with ThreadPoolExecutor(8) as callers:
+            return set(callers.map(lambda _: urllib.request.urlopen(request, timeout=5).read(), range(number)))  # noqa: S310
+
+    created, served = 0, set[str]()
+    while len(served) < 2:
+        served |= create(20)
+        created += 20
+    imports = 1 if preload == "true" else 2
+    expected = {
+        "orders_created_total": created,
+        'orders_by_country_total{country="de"}': 2 * created,
+        'order_seconds_bucket{le="1.0"}': 0,
+        'order_seconds_bucket{le="10.0"}': created,
+        'order_seconds_bucket{le="+Inf"}': created,
+        "order_seconds_count": created,
+        "order_seconds_sum": 5 * created,
+        "orders_imports_total": imports,
+    }
+    for _ in range(5):  # whichever worker answers
+        assert own_metrics(server) == expected | {"orders_in_progress": created}
+    replace_workers(server)
+    until(lambda: '"workers":2' in _health(server))
+    imports += 0 if preload == "true" else 2
+    until(lambda: own_metrics(server)["orders_imports_total"] == imports)
+    assert own_metrics(server) == expected | {"orders_imports_total": imports, "orders_in_progress": 0}
+    create(1)
+    assert own_metrics(server)["orders_created_total"] == created + 1
+    assert {name for name in server.files() if "order" in name} == set()
+
+
+def test_an_applications_metric_may_not_have_the_name_of_the_services(tmp_path: Path) -> None:
+    for name, kind in (
+        ("http_requests", "Counter"),
+        ("db_client_connection_created", "Counter"),
+        ("sluice_worker_ready", "Gauge"),
+    ):
+        code = f"import app.main; from prometheus_client import {kind}; {kind}('{name}', 'Mine.')"
+        ended = subprocess.run([sys.executable, "-c", code], cwd=API, capture_output=True, text=True)
+        assert ended.returncode == 1
+        assert f"Duplicated timeseries in CollectorRegistry: {{'{name}" in ended.stderr
 
 
 def _health(server: Server) -> str:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import re
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import httptools
 import pytest
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.http.middleware import Context
 from app.observe.access_log import AccessLog
@@ -217,18 +214,6 @@ async def test_a_request_beyond_the_limit_of_a_worker_is_a_problem() -> None:
     assert (found["status"], found["type"], found["request_id"]) == (503, "/problems/busy", "mine")
     assert b"retry-after: 1" in answer
     assert seen.requests == []
-
-
-def test_what_the_protocol_builds_on_is_as_it_was_read() -> None:
-    """When one of these fails after an upgrade, read `app.serving.http_protocol` against the new version."""
-    assert (version("uvicorn"), version("httptools")) == ("0.54.0", "0.9.0")
-    assert not issubclass(httptools.HttpParserUpgrade, httptools.HttpParserError)
-    assert list(inspect.signature(HttpToolsProtocol._start_asgi_task).parameters) == ["self", "cycle", "app"]
-    read = inspect.getsource(HttpToolsProtocol)
-    for name in ("_should_upgrade", "_unset_keepalive_if_required", "app = service_unavailable", "lenient_data_after"):
-        assert name in read
-    for name in ("disconnected", "keep_alive", "more_body", "response_started", "response_complete", "message_event"):
-        assert f"self.{name} = " in inspect.getsource(RequestResponseCycle.__init__)
 
 
 async def test_fields_behind_a_body_are_not_kept() -> None:

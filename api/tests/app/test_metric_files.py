@@ -1,4 +1,4 @@
-"""What the request counts rely on inside prometheus_client, and its files when there is no room for them."""
+"""The files of metrics when there is no room for them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-from prometheus_client import mmap_dict, values
 from prometheus_client.mmap_dict import MmapedDict
 
-from app.observe.http_figures import ProvidedDict
-
-
-def test_the_library_makes_its_files_as_expected(tmp_path: Path) -> None:
-    assert values.MmapedDict in (MmapedDict, ProvidedDict)  # type: ignore[attr-defined]
-    file = MmapedDict(str(tmp_path / "a.db"))  # type: ignore[no-untyped-call]
-    assert (file._capacity, file._fname) == (mmap_dict._INITIAL_MMAP_SIZE, str(tmp_path / "a.db"))
-    before = file._used
-    file._init_value("key")  # type: ignore[no-untyped-call]
-    assert before < file._used <= before + len("key") + 32
-    file.close()  # type: ignore[no-untyped-call]
+from app.observe.metric_files import SIZE, make_empty, make_room, opened
 
 
 def holes(path: Path) -> int:
@@ -35,13 +24,16 @@ def test_no_page_is_missing_however_large_the_file_grows(
     if portable:
         monkeypatch.delattr(os, "posix_fallocate")
     path = tmp_path / "counter_0.db"
-    file = ProvidedDict(str(path))
+    file = opened(path)
     for number in range(3000):
-        file.write_value(f"key {number} {'x' * (number % 90)}", float(number), 0.0)  # type: ignore[no-untyped-call]
+        key = f"key {number} {'x' * (number % 90)}"
+        make_room(path, key)
+        assert holes(path) <= 0
+        file.write_value(key, float(number), 0.0)  # type: ignore[no-untyped-call]
+        assert holes(path) <= 0
     file.close()  # type: ignore[no-untyped-call]
-    assert path.stat().st_size == 4 * mmap_dict._INITIAL_MMAP_SIZE
-    assert holes(path) <= 0
-    again = ProvidedDict(str(path))
+    assert path.stat().st_size == 4 * SIZE
+    again = opened(path)
     assert again.read_value("key 7 xxxxxxx")[0] == 7  # type: ignore[no-untyped-call]
     again.close()  # type: ignore[no-untyped-call]
     assert [each.name for each in tmp_path.iterdir()] == ["counter_0.db"]
@@ -51,7 +43,7 @@ def test_holes_that_another_version_left_are_filled(tmp_path: Path) -> None:
     path = tmp_path / "counter_0.db"
     MmapedDict(str(path)).close()  # type: ignore[no-untyped-call]
     assert holes(path) > 0
-    ProvidedDict(str(path)).close()  # type: ignore[no-untyped-call]
+    opened(path).close()  # type: ignore[no-untyped-call]
     assert holes(path) <= 0
 
 
@@ -61,6 +53,22 @@ def test_without_room_there_is_an_error_and_no_broken_file(tmp_path: Path, monke
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "posix_fallocate", no_room)
-        with pytest.raises(OSError, match="No space"):
-            ProvidedDict(str(tmp_path / "counter_0.db"))
+        for make in (opened, make_empty):
+            with pytest.raises(OSError, match="No space"):
+                make(tmp_path / "counter_0.db")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x40\0\0\0\0\0\0\0\xff\xff\0\0", b"\x40\0\0\0\0\0\0\0\x04\0\0\0\xff\xff\xff\xff"]
+)
+def test_a_file_that_cannot_be_read_begins_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    path = tmp_path / "counter_0.db"
+    path.write_bytes(content)
+    file = opened(path)
+    file.write_value("key", 1.0, 0.0)  # type: ignore[no-untyped-call]
+    file.close()  # type: ignore[no-untyped-call]
+    assert [(key, value) for key, value, *_ in MmapedDict.read_all_values_from_file(str(path))] == [("key", 1.0)]  # type: ignore[no-untyped-call]
+    assert f"{path} was written by another version" in caplog.text
