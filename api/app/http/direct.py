@@ -9,7 +9,7 @@ aren't right, or any while something is overridden: so answers are the same to t
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any, Protocol
@@ -108,22 +108,22 @@ def _calls(dependant: Dependant) -> list[_Call]:
 
     def add(needed: Dependant) -> int:
         function = needed.call
+        if function is None or not isinstance(function, Hashable):
+            raise NotSimple
         if function in places:
             return places[function]
         results = [(dependency.name, add(dependency)) for dependency in needed.dependencies]
-        calls.append(_call(needed, tuple((name, place) for name, place in results if name is not None)))
-        places[calls[-1].function] = len(calls) - 1
+        calls.append(_call(needed, function, tuple((name, place) for name, place in results if name is not None)))
+        places[function] = len(calls) - 1
         return len(calls) - 1
 
     add(dependant)
     return calls
 
 
-def _call(needed: Dependant, results: tuple[tuple[str, int], ...]) -> _Call:
-    function = needed.call
+def _call(needed: Dependant, function: Callable[..., Any], results: tuple[tuple[str, int], ...]) -> _Call:
     if (
-        function is None
-        or not _is_coroutine_function(function)
+        not _is_coroutine_function(function)
         or not needed.use_cache
         or needed.concurrency is not None
         or needed.body_params

@@ -146,8 +146,8 @@ def _entry(context: RouteContext, checks: Checks) -> _Entry:
         return _Entry(context, template, match, converters, None, (), False)
     body = context.body_field
     is_form = body is not None and isinstance(body.field_info, Form)
-    needed = {dependency.call for dependency in context.dependant.dependencies}
-    asked = tuple(item for item in checks.items() if item[0] in needed) if body is not None else ()
+    needed = [dependency.call for dependency in context.dependant.dependencies] if body is not None else []
+    asked = tuple(item for item in checks.items() if item[0] in needed)
     app = None if is_form else direct(context) or context.app
     return _Entry(context, template, match, converters, app, asked, _takes_nothing_but_json(context))
 
