@@ -89,6 +89,7 @@ class Sluice:
         self._pools = {pool.member: past(pool.stats) for pool in previous.pools} if previous else {}
         self._operations = Operations(options.slow_operation, previous.operations if previous else [], self._doubt)
         self._coalescing: list[Reader | Writer] = []
+        self._collections: dict[tuple[Any, ...], AsyncCollection[Document]] = {}
         self._readers: dict[tuple[str, bytes | None, Limits | None], Reader] = {}
         self._writers: dict[tuple[str, Limits | None], Writer] = {}
         self._limits = Limits(
@@ -162,9 +163,20 @@ class Sluice:
         """Raises `PoolUnavailable` while there's no client (an unresolved `mongodb+srv` name, or closed)."""
         return self._client().database
 
-    def collection(self, name: str) -> AsyncCollection[Document]:
-        """Raises `PoolUnavailable`, as `database`."""
-        return self.database[name]
+    def collection(self, name: str, codec_options: Mapping[str, Any] | None = None) -> AsyncCollection[Document]:
+        """A collection, decoded with these of `CodecOptions`' fields; the same one for the same arguments.
+
+        Raises `PoolUnavailable`, as `database`.
+        """
+        key = (name, codec_options and tuple(codec_options.items()))
+        collection = self._collections.get(key)
+        if collection is None:
+            collection = self.database[name]
+            if codec_options:
+                options = collection.codec_options.with_options(**codec_options)
+                collection = collection.with_options(codec_options=options)
+            self._collections[key] = collection
+        return collection
 
     def reader(
         self, collection: str, *, projection: Mapping[str, Any] | None = None, limits: Limits | None = None

@@ -30,13 +30,19 @@ MAX_TIME_EXPIRED = 50  # the server's code for MaxTimeMSExpired
 CLEAN_UP = frozenset({"abortTransaction", "commitTransaction", "killCursors", "endSessions"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Deadline:
     when: float  # time.monotonic(), which threads share; an event loop's clock need not
     margin: float
+    lifted: bool = False
 
 
 _current: ContextVar[_Deadline | None] = ContextVar("sluice_deadline", default=None)
+
+
+def _running() -> _Deadline | None:
+    deadline = _current.get()
+    return None if deadline is None or deadline.lifted else deadline
 
 
 class limit:  # noqa: N801 used like asyncio.timeout, and for every request: a generator would cost twice as much
@@ -45,7 +51,7 @@ class limit:  # noqa: N801 used like asyncio.timeout, and for every request: a g
     Raises `DeadlineExceeded` when the time is over, after the block was cancelled.
     """
 
-    __slots__ = ("_cancelling", "_expired", "_seconds", "_task", "_token", "when")
+    __slots__ = ("_cancelling", "_deadline", "_expired", "_seconds", "_task", "_token", "when")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -53,14 +59,15 @@ class limit:  # noqa: N801 used like asyncio.timeout, and for every request: a g
         self._expired = False
 
     async def __aenter__(self) -> None:
-        outer = _current.get()
+        outer = _running()
         self.when = time.monotonic() + self._seconds
         if outer is not None and outer.when <= self.when:
             return
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a limit needs a task")
-        self._token = _current.set(_Deadline(self.when, min(MARGIN_MOST, MARGIN_SHARE * self._seconds)))
+        self._deadline = _Deadline(self.when, min(MARGIN_MOST, MARGIN_SHARE * self._seconds))
+        self._token = _current.set(self._deadline)
         self._cancelling = task.cancelling()
         self._task = task
         _alarm().add(self)
@@ -77,14 +84,19 @@ class limit:  # noqa: N801 used like asyncio.timeout, and for every request: a g
         if self._expired and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise DeadlineExceeded(f"the request's {self._seconds * 1000:.0f} ms are used up") from error
 
+    def lift(self) -> None:
+        """End the limit now: what the block still does takes the time that it needs, in its other tasks, too."""
+        if self._task is not None:
+            self._deadline.lifted = True
+
     @property
     def over(self) -> bool:
-        """Whether the block has ended (or was never limited)."""
-        return self._task is None
+        """Whether the block has ended (or was never limited), or the limit was lifted."""
+        return self._task is None or self._deadline.lifted
 
     def expire(self) -> None:
         """Cancel the block."""
-        if self._task is not None:
+        if self._task is not None and not self._deadline.lifted:
             self._expired = True
             self._task.cancel()
 
@@ -138,7 +150,7 @@ def _alarm() -> _Alarm:
 
 def remaining() -> float | None:
     """Seconds until the deadline (negative once it has passed), or None without one."""
-    deadline = _current.get()
+    deadline = _running()
     return None if deadline is None else deadline.when - time.monotonic()
 
 
@@ -156,7 +168,7 @@ def allowance(seconds: float) -> float:
     theirs = driver_timeout()
     if theirs is not None:
         seconds = min(seconds, theirs)
-    deadline = _current.get()
+    deadline = _running()
     if deadline is None:
         return seconds
     left = deadline.when - time.monotonic()
@@ -168,7 +180,7 @@ def stamp(command: MutableMapping[str, Any]) -> None:
 
     Raises `ExecutionTimeout` without sending it when nothing is left.
     """
-    deadline = _current.get()
+    deadline = _running()
     if deadline is None or next(iter(command)) in CLEAN_UP:
         return
     left = int((deadline.when - deadline.margin - time.monotonic()) * 1000)

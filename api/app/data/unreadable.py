@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.codec_options import DatetimeConversion
 from bson.errors import InvalidBSON
 from pydantic import ValidationError
 
@@ -19,12 +19,12 @@ UNREADABLE = (ValidationError, InvalidBSON)
 MOST_NAMED = 1_000
 _named: set[tuple[str, str]] = set()
 
-
-def lenient(options: CodecOptions[Any]) -> CodecOptions[Any]:
-    """So that one document that can't be decoded (a date beyond the year 9999, broken UTF-8) fails no other."""
-    return options.with_options(
-        datetime_conversion=DatetimeConversion.DATETIME_AUTO, unicode_decode_error_handler="replace"
-    )
+LENIENT: dict[str, Any] = {
+    "datetime_conversion": DatetimeConversion.DATETIME_AUTO,
+    "unicode_decode_error_handler": "replace",
+}
+"""How to decode a collection so that one document that can't be decoded (a date beyond the year 9999, broken UTF-8)
+fails no other."""
 
 
 def problem(collection: str, key: object, error: Exception) -> Problem:

@@ -21,6 +21,7 @@ from starlette.convertors import Convertor, StringConvertor
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.http.direct import direct
 from app.http.media_type import require_json
 from app.http.routing import MOUNT, TEMPLATE
 
@@ -145,11 +146,10 @@ def _entry(context: RouteContext, checks: Checks) -> _Entry:
         return _Entry(context, template, match, converters, None, (), False)
     body = context.body_field
     is_form = body is not None and isinstance(body.field_info, Form)
-    needed = {dependency.call for dependency in context.dependant.dependencies}
-    asked = tuple(item for item in checks.items() if item[0] in needed) if body is not None else ()
-    return _Entry(
-        context, template, match, converters, None if is_form else context.app, asked, _takes_nothing_but_json(context)
-    )
+    needed = [dependency.call for dependency in context.dependant.dependencies] if body is not None else []
+    asked = tuple(item for item in checks.items() if item[0] in needed)
+    app = None if is_form else direct(context) or context.app
+    return _Entry(context, template, match, converters, app, asked, _takes_nothing_but_json(context))
 
 
 def _is_asked_as_usual(route: BaseRoute) -> bool:

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable
 
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http import context, errors, problems
@@ -24,6 +24,10 @@ MOST_BACKSLASHES = 16
 """In a Cookie header; one of more is left out."""
 is_unlimited = under("/health", "/metrics")
 """Paths that no deadline cuts short: they are for finding out why others are."""
+
+
+LIMIT = "sluice.limit"
+"""Where a scope has its request's `deadline.limit`."""
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -42,7 +46,8 @@ LAST_ANSWER = ((b"connection", b"close"),)
 class Context:
     """Gives each request an id, follows its trace, and says in the answer where the time went.
 
-    Each is told to `log_access` at its end, with its status (0: it was never answered) and its seconds.
+    Each is told to `log_access` at its end, with its status (0: it was never answered) and the seconds until its answer
+    began: a stream isn't slow because it's long, nor a request because of its background tasks.
     """
 
     def __init__(self, app: ASGIApp, log_access: Callable[[Scope, int, float], None]) -> None:
@@ -61,16 +66,16 @@ class Context:
         trace = follow(headers.get(b"traceparent"))
         id_token = context.request_id.set(request_id.decode())
         trace_token = context.trace_id.set(trace[3:35].decode() if trace else "")
-        status = 0
+        status, seconds = 0, None
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, seconds
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, seconds = message["status"], time.perf_counter() - started
                 message["headers"] = [
                     *message.get("headers", ()),
                     (b"x-request-id", request_id),
-                    (b"server-timing", server_timing(timed, time.perf_counter() - started)),
+                    (b"server-timing", server_timing(timed, seconds)),
                     *([(b"traceparent", trace)] if trace else ()),
                     *(LAST_ANSWER if b"upgrade" in headers else ()),
                 ]
@@ -80,7 +85,7 @@ class Context:
             with timings.collect(lambda: f"{scope['method']} {template(scope)}") as timed:
                 await self.app(scope, receive, send_with_headers)
         finally:
-            self._log_access(scope, status, time.perf_counter() - started)
+            self._log_access(scope, status, time.perf_counter() - started if seconds is None else seconds)
             context.request_id.reset(id_token)
             context.trace_id.reset(trace_token)
 
@@ -150,7 +155,10 @@ def _refusal(scope: Scope) -> Exception | None:
 
 
 class Deadline:
-    """Gives each request its time: `seconds`, or less if the caller asks for less in `X-Request-Timeout-Ms`."""
+    """Gives each request its time: `seconds`, or less if the caller asks for less in `X-Request-Timeout-Ms`.
+
+    It ends when the answer begins: a stream and background tasks take what they need.
+    """
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
         self.app = app
@@ -166,8 +174,22 @@ class Deadline:
             if not (wish.isdigit() and len(wish) <= 9 and int(wish) > 0):
                 raise Problem(problems.BAD_REQUEST, "X-Request-Timeout-Ms: allowed is a whole number above 0")
             seconds = min(seconds, int(wish) / 1000)
-        async with deadline.limit(seconds):
-            await self.app(scope, receive, send)
+        limit = scope[LIMIT] = deadline.limit(seconds)
+
+        async def send_and_lift(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                limit.lift()
+            await send(message)
+
+        async with limit:
+            await self.app(scope, receive, send_and_lift)
+
+
+async def no_deadline(request: Request) -> None:
+    """For a route that may take longer than others before its answer begins: `dependencies=[Depends(no_deadline)]`."""
+    limit: deadline.limit | None = request.scope.get(LIMIT)
+    if limit is not None:
+        limit.lift()
 
 
 class BodyLimit:

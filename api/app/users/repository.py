@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bson import ObjectId
@@ -13,12 +12,11 @@ from pymongo.errors import BulkWriteError, WriteError
 
 from app.data import unreadable
 from app.data.collections import ensure
-from app.data.unreadable import UNREADABLE
+from app.data.unreadable import LENIENT, UNREADABLE
 from app.users.listing import Listing
 from app.users.model import READABLE, SCHEMA, NewUser, Page, User, UserChange
 from sluice.client import Sluice
-from sluice.coalescing.reader import Reader
-from sluice.coalescing.writer import Writer, write_error
+from sluice.coalescing.writer import write_error
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.collection import AsyncCollection
@@ -44,30 +42,20 @@ async def prepare(database: AsyncDatabase[Document]) -> str | None:
 
 
 class Users:
-    """The users of one Sluice."""
+    """The users of one Sluice; made anew for each request that asks for them."""
 
     def __init__(self, sluice: Sluice) -> None:
         self._sluice = sluice
 
-    @cached_property
+    @property
     def _collection(self) -> AsyncCollection[Document]:
-        """Made once there is a client. Raises `PoolUnavailable` before."""
-        collection = self._sluice.collection(COLLECTION)
-        return collection.with_options(codec_options=unreadable.lenient(collection.codec_options))
-
-    @cached_property
-    def _reader(self) -> Reader:
-        return self._sluice.reader(COLLECTION)
-
-    @cached_property
-    def _writer(self) -> Writer:
-        return self._sluice.writer(COLLECTION)
+        return self._sluice.collection(COLLECTION, LENIENT)
 
     async def create(self, new: NewUser) -> User:
         """Raises `DuplicateKeyError` when the e-mail address is taken."""
         document = _document(new, _now())
         with self._sluice.operation(COLLECTION, "insert_one"):
-            await self._writer.insert(document)
+            await self._sluice.writer(COLLECTION).insert(document)
         return User.of(document)
 
     async def create_many(self, new: Sequence[NewUser]) -> list[ObjectId | WriteError]:
@@ -93,7 +81,7 @@ class Users:
         """Raises `Problem` (409) for a document that is no user."""
         try:
             with self._sluice.operation(COLLECTION, "find_one"):
-                document = await self._reader.get(user_id)
+                document = await self._sluice.reader(COLLECTION).get(user_id)
             return User.of(document) if document is not None else None
         except UNREADABLE as error:
             raise unreadable.problem(COLLECTION, user_id, error) from None

@@ -168,3 +168,23 @@ async def test_callers_cancelled_while_a_member_is_selected_leave_the_client_usa
         replica_set.start_member(address)
     await until(lambda: sluice.ready, 30)
     await sluice.collection("x").find_one({})
+
+
+async def test_a_limit_that_is_lifted_limits_nothing_more() -> None:
+    limit = deadline.limit(0.02)
+    async with limit:
+        running = asyncio.create_task(asyncio.sleep(0.05, "told"))
+        assert deadline.remaining() is not None
+        await asyncio.create_task(lift(limit))  # in a task of its own, as a stream's answer is sent
+        assert deadline.remaining() is None
+        assert deadline.allowance(7) == 7
+        command: dict[str, object] = {"find": "users"}
+        deadline.stamp(command)
+        assert command == {"find": "users"}
+        async with deadline.limit(5):
+            assert deadline.remaining() == pytest.approx(5, abs=0.1)
+        assert await running == "told"
+
+
+async def lift(limit: deadline.limit) -> None:
+    limit.lift()
