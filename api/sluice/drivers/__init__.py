@@ -27,6 +27,8 @@ def driver(name: str) -> Connect:
     try:
         module = import_module(DRIVERS[name])
     except ModuleNotFoundError as error:
-        missing = f"driver {name}: the package {error.name} is not installed; install sluice with its extra [{name}]"
-        raise ModuleNotFoundError(missing, name=error.name) from None
+        if error.name != name:
+            raise
+        missing = f"driver {name}: the package {name} is not installed; install sluice with its extra [{name}]"
+        raise ModuleNotFoundError(missing, name=name) from None
     return cast("Connect", module.connect)
