@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from app.http.problems import Kind, Problem, documented
 from app.observe.single_flight import SingleFlight
 from app.observe.stats import completeness, everyone
-from sluice.statistics.summary import summarize
+from sluice.statistics import summarize
 
 router = APIRouter(prefix="/health", tags=["health"])
 

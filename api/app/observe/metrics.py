@@ -16,7 +16,7 @@ from app.http.routing import NO_ROUTE, template, under
 from app.observe.http_figures import HttpFigures
 from app.observe.single_flight import SingleFlight
 from app.settings.model import Settings
-from sluice.statistics.metrics import SluiceCollector
+from sluice import SluiceCollector
 
 router = APIRouter(include_in_schema=False)
 

@@ -11,12 +11,22 @@ from pydantic import BaseModel, Field, create_model
 from pydantic_core import to_json
 
 from app.observe.single_flight import SingleFlight
-from sluice.client import Sluice
-from sluice.statistics.figures import figures
-from sluice.statistics.histogram import Histogram
-from sluice.statistics.slots import read_all
-from sluice.statistics.snapshot import CoalescerStats, MemberStatus, PoolConfig, PoolStats, WorkerSnapshot
-from sluice.statistics.summary import ContainerSummary, Distribution, MemberSummary, as_json, summarize
+from sluice import Sluice
+from sluice.statistics import (
+    CoalescerStats,
+    ContainerSummary,
+    Distribution,
+    Histogram,
+    MemberStatus,
+    MemberSummary,
+    PoolConfig,
+    PoolStats,
+    WorkerSnapshot,
+    as_json,
+    figures_of,
+    read_all,
+    summarize,
+)
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -47,7 +57,7 @@ def _fields(*tables: type[DataclassInstance]) -> Fields:
         )
         for table in tables
         for types in [get_type_hints(table)]
-        for figure in figures(table)
+        for figure in figures_of(table)
         if figure.in_json
     }
 

@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from sluice.statistics.slots import Slot
+from sluice import Slot
 
 log = logging.getLogger(__name__)
 

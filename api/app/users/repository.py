@@ -16,9 +16,7 @@ from app.data.collections import ensure
 from app.data.unreadable import UNREADABLE
 from app.users.listing import Listing
 from app.users.model import READABLE, SCHEMA, NewUser, Page, User, UserChange
-from sluice.client import Sluice
-from sluice.coalescing.reader import Reader
-from sluice.coalescing.writer import Writer, write_error
+from sluice import Reader, Sluice, Writer, write_error
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.collection import AsyncCollection

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import cast
 
 from sluice.drivers.connected import Connect
+from sluice.extras import missing
 
 DRIVERS = {
     "pymongo": "sluice.drivers.pymongo.connecting",
@@ -27,6 +28,5 @@ def driver(name: str) -> Connect:
     try:
         module = import_module(DRIVERS[name])
     except ModuleNotFoundError as error:
-        missing = f"driver {name}: the package {error.name} is not installed; install sluice with its extra [{name}]"
-        raise ModuleNotFoundError(missing, name=error.name) from None
+        raise missing(f"driver {name}", error) from None
     return cast("Connect", module.connect)

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from sluice.pool.budget import Demand
-from sluice.statistics.figures import Figure, Kind, figures
+from sluice.statistics.figures import Figure, Kind, figures_of
 from sluice.statistics.histogram import Histogram
 from sluice.statistics.slots import read_all
 from sluice.statistics.snapshot import (
@@ -52,7 +52,7 @@ KINDS: dict[Kind, type[Family]] = {
 
 def exported(table: type[DataclassInstance]) -> list[Figure]:
     """The figures of a table that are metrics."""
-    return [figure for figure in figures(table) if figure.metric and figure.kind != "label"]
+    return [figure for figure in figures_of(table) if figure.metric and figure.kind != "label"]
 
 
 def names() -> set[str]:
@@ -95,7 +95,7 @@ def _labels(*parts: DataclassInstance) -> Labels:
     return {
         figure.metric: str(getattr(part, figure.name))
         for part in parts
-        for figure in figures(type(part))
+        for figure in figures_of(type(part))
         if figure.kind == "label" and figure.metric
     }
 
