@@ -17,9 +17,7 @@ from bench import people
 from bench.measure import Call, closed_loop, drive, latencies
 from bench.plan import Plan
 from bench.results import Workload
-from sluice.client import Sluice
-from sluice.options import Driver, Options
-from sluice.statistics.slots import Slot
+from sluice import Driver, Options, Slot, Sluice
 
 DATABASE = "bench"
 INSERTS = "inserts"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sluice.statistics import snapshot, summary
-from sluice.statistics.figures import Figure, figures
+from sluice import statistics
+from sluice.statistics import Figure, figures_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = (DOCS / "metrics.md", DOCS / "pool.md")
@@ -24,7 +24,7 @@ def written(page: str) -> str:
 
 
 def _table(columns: str, tables: list[str]) -> str:
-    declared = [figure for table in tables for figure in figures(vars(snapshot).get(table) or vars(summary)[table])]
+    declared = [figure for table in tables for figure in figures_of(vars(statistics)[table])]
     return _metrics(declared) if columns == "metrics" else _fields(declared)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from sluice.client import Sluice
+from sluice import Sluice
 
 
 async def get_sluice(request: Request) -> Sluice:

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from app.serving.worker_sluice import worker_sluice
 from app.settings.model import Settings
-from sluice.client import Prepare
+from sluice import Prepare
 
 
 def lifespan(settings: Settings, prepares: Sequence[Prepare]) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:

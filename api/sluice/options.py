@@ -25,6 +25,11 @@ GOVERNED = {
 _ONLY_HERE = {"host": "url", "port": "url", "appname": "app_name", "_pool_class": "driver", "io_loop": "driver"}
 
 
+def milliseconds(seconds: float) -> int:
+    """As the driver's options and the settings have them. Whole ones stay: 1.001 times 1000 is less than 1001."""
+    return round(seconds * 1000)
+
+
 def url_options(url: str) -> Iterator[tuple[str, str]]:
     """The options in a connection string as they are written, not decoded."""
     for pair in filter(None, re.split("[&;]", url.partition("://")[2].partition("?")[2])):

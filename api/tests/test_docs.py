@@ -16,13 +16,15 @@ import pytest
 from annotated_types import Ge, Le
 from pydantic import SecretStr
 
+import sluice
 from app.http.problems import Kind, of_status
 from app.settings.model import Settings
 from app.settings.stack import StackSettings
 from scripts.figures import PAGES, written
+from sluice import statistics
 from sluice.pool.budget import Demand
 from sluice.statistics import metrics
-from sluice.statistics.figures import figures
+from sluice.statistics.figures import figures_of
 from sluice.statistics.slots import Slot
 from sluice.statistics.snapshot import (
     TABLES,
@@ -120,7 +122,7 @@ def test_the_example_says_what_is_allowed(name: str) -> None:
 
 def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
     documented = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
-    assert documented == metrics.names() | {"http_requests_total", "http_request_duration_seconds"}
+    assert documented == statistics.metric_names() | {"http_requests_total", "http_request_duration_seconds"}
 
 
 def test_metrics_are_documented_as_they_are_exported(tmp_path: Path) -> None:
@@ -201,7 +203,7 @@ def test_tables_of_figures_are_what_the_code_declares(page: Path) -> None:
 @pytest.mark.parametrize("table", [*TABLES, Distribution])
 def test_every_figure_of_the_statistics_is_documented(table: type[DataclassInstance]) -> None:
     documented = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/pool.md").read_text(), re.MULTILINE))
-    published = {figure.name for figure in figures(table) if figure.in_json}
+    published = {figure.name for figure in figures_of(table) if figure.in_json}
     assert published <= documented | Settings.model_fields.keys()  # a pool's limits are settings
 
 
@@ -209,7 +211,7 @@ def test_what_a_rise_means_is_said_of_every_figure_of_the_pools() -> None:
     meanings = (ROOT / "docs/pool.md").read_text().partition("| figure | a rise means |\n")[2].partition("\n\n")[0]
     said = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", meanings, re.MULTILINE)
     assert {name for names in said for name in re.findall(r"\w+", names)} == {
-        figure.name for figure in figures(PoolStats) if figure.in_json
+        figure.name for figure in figures_of(PoolStats) if figure.in_json
     }
 
 
@@ -226,6 +228,20 @@ def test_links_lead_somewhere(page: str) -> None:
 
 EXTRAS = {"statistics/metrics.py": "prometheus_client", "statistics/process.py": "psutil"}
 """What only these may import: whoever uses the rest needn't install it."""
+
+
+@pytest.mark.parametrize(
+    "module",
+    sorted(path for part in ("api/app", "bench", "examples") for path in (ROOT / part).rglob("*.py")),
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_applications_use_the_public_face_of_the_pool_core(module: Path) -> None:
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "sluice":
+            assert node.module == "sluice"
+            assert {alias.name for alias in node.names} <= set(sluice.__all__)
+        elif isinstance(node, ast.Import):
+            assert not [alias.name for alias in node.names if alias.name.startswith("sluice.")]
 
 
 @pytest.mark.parametrize("module", sorted((ROOT / "api/sluice").rglob("*.py")), ids=lambda path: str(path.stem))

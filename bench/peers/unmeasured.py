@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from app.main import serve
 from app.observe.http_metrics import HttpMetrics
-from sluice.client import Sluice
+from sluice import Sluice
 
 
 def _untimed(sluice: Sluice, collection: str, name: str) -> AbstractContextManager[None]:

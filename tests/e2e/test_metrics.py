@@ -13,7 +13,7 @@ from whole_stack import Stack, until
 
 from grafana.checks.live import unanswered
 from grafana.checks.sources import Expression, live_expressions
-from sluice.statistics import metrics
+from sluice import statistics
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_promtool_accepts_everything_but_opentelemetrys_own_name(stack: Stack, u
 def test_every_documented_metric_is_exported(stack: Stack) -> None:
     exported = httpx.get(f"{stack.api_url}/metrics").text
     found = {line.split()[2] for line in exported.splitlines() if line.startswith("# TYPE")}
-    assert metrics.names() <= found
+    assert statistics.metric_names() <= found
     assert {"http_requests_total", "http_request_duration_seconds"} <= found
 
 

@@ -22,7 +22,7 @@ from grafana.checks.sources import (
 )
 from grafana.generate import FOLDER, dashboards
 from grafana.limits import threshold
-from sluice.statistics.metrics import names
+from sluice.statistics import metric_names
 
 OTHERS = {
     "http_requests_total", "http_request_duration_seconds", "up", "ALERTS",
@@ -94,7 +94,7 @@ def test_dashboards_turn_red_where_alerts_fire() -> None:
 
 def test_every_metric_exists() -> None:
     recorded = {rule["record"] for rule in rules("record")}
-    known = names() | OTHERS | recorded
+    known = metric_names() | OTHERS | recorded
     used = {
         name: expression.place
         for source in (

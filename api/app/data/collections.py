@@ -15,7 +15,7 @@ from pymongo import IndexModel
 from pymongo.errors import ExecutionTimeout, OperationFailure, WriteConcernError
 
 from app.http.errors import DUPLICATE_KEY
-from sluice.errors import NotPrepared, brief
+from sluice import NotPrepared, brief
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.collection import AsyncCollection

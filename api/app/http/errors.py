@@ -23,7 +23,7 @@ from starlette.responses import Response
 from app.http import problems, server_codes
 from app.http.methods import allowed
 from app.http.problems import Kind, Problem
-from sluice.errors import (
+from sluice import (
     NOTHING_WRITTEN,
     REFUSAL_CODES,
     DeadlineExceeded,

@@ -14,8 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.http import context, errors, problems
 from app.http.problems import Problem
 from app.http.routing import template, under
-from sluice import deadline, timings
-from sluice.client import Sluice
+from sluice import Sluice, deadline, timings
 
 log = logging.getLogger(__name__)
 

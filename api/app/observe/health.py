@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from app.http.problems import Kind, Problem, documented
 from app.observe.single_flight import SingleFlight
 from app.observe.stats import completeness, everyone
-from sluice.statistics.summary import summarize
+from sluice import statistics
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -88,7 +88,7 @@ def install(app: FastAPI, cache_seconds: float) -> None:
 
 async def _health(app: FastAPI) -> Health:
     sluice = app.state.sluice
-    summary = summarize(await everyone(sluice))
+    summary = statistics.summarize(await everyone(sluice))
     lags = {status.member: status.lag for status in summary.server_view}
     members = [
         Member(address=address, role=role, lag_seconds=lags.get(address))

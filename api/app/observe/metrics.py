@@ -13,8 +13,7 @@ from app.observe.metric_files import AllSlots
 from app.observe.single_flight import SingleFlight
 from app.observe.worker_slot import METRICS
 from app.settings.model import Settings
-from sluice.statistics.metrics import SluiceCollector, names
-from sluice.statistics.slots import read_all
+from sluice import SluiceCollector, statistics
 
 router = APIRouter(include_in_schema=False)
 
@@ -31,7 +30,7 @@ def install(app: FastAPI, settings: Settings) -> None:
 
 
 def _render(settings: Settings) -> bytes:
-    vacant = {worker.worker for worker in read_all(settings.stats_dir) if not worker.alive}
+    vacant = {worker.worker for worker in statistics.read_all(settings.stats_dir) if not worker.alive}
     registry = CollectorRegistry()
     registry.register(AllSlots(settings.stats_dir / METRICS, vacant))
     registry.register(
@@ -46,7 +45,7 @@ class _Taken(Collector):
     """Makes a metric of an application's that has the name of one of `sluice`'s fail where it is defined."""
 
     def describe(self) -> Iterable[Metric]:
-        return [Metric(name, "One of sluice's.", "unknown") for name in names()]
+        return [Metric(name, "One of sluice's.", "unknown") for name in statistics.metric_names()]
 
     def collect(self) -> Iterable[Metric]:
         return []

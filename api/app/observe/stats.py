@@ -12,12 +12,7 @@ from pydantic_core import to_json
 
 from app.observe import metric_values
 from app.observe.single_flight import SingleFlight
-from sluice.client import Sluice
-from sluice.statistics.figures import figures
-from sluice.statistics.histogram import Histogram
-from sluice.statistics.slots import read_all
-from sluice.statistics.snapshot import CoalescerStats, MemberStatus, PoolConfig, PoolStats, WorkerSnapshot
-from sluice.statistics.summary import ContainerSummary, Distribution, MemberSummary, as_json, summarize
+from sluice import Sluice, statistics
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -43,12 +38,12 @@ def _fields(*tables: type[DataclassInstance]) -> Fields:
     """A response model's fields for the figures that these tables publish, in their order."""
     return {
         figure.name: _described(
-            _Distribution if types[figure.name] is Histogram else types[figure.name],
+            _Distribution if types[figure.name] is statistics.Histogram else types[figure.name],
             figure.description + (" Only grows." if figure.grows else ""),
         )
         for table in tables
         for types in [get_type_hints(table)]
-        for figure in figures(table)
+        for figure in statistics.figures_of(table)
         if figure.in_json
     }
 
@@ -63,14 +58,24 @@ def _model(name: str, about: str, fields: Fields) -> type[BaseModel]:
     return model
 
 
-_Distribution = _model("Distribution", "How long something took.", _fields(Distribution))
-_Member = _model("MemberPools", "One member's pools, over all workers.", _fields(MemberSummary, PoolStats))
-_Worker = _model("WorkerPools", "One worker, and its pools, over all members.", _fields(WorkerSnapshot, PoolStats))
-_Coalescing = _model("Coalescing", "Reads or writes of one collection that travel in batches.", _fields(CoalescerStats))
-_View = _model("MemberView", "What a member reports of itself; null where it can't be asked.", _fields(MemberStatus))
+_Distribution = _model("Distribution", "How long something took.", _fields(statistics.Distribution))
+_Member = _model(
+    "MemberPools", "One member's pools, over all workers.", _fields(statistics.MemberSummary, statistics.PoolStats)
+)
+_Worker = _model(
+    "WorkerPools",
+    "One worker, and its pools, over all members.",
+    _fields(statistics.WorkerSnapshot, statistics.PoolStats),
+)
+_Coalescing = _model(
+    "Coalescing", "Reads or writes of one collection that travel in batches.", _fields(statistics.CoalescerStats)
+)
+_View = _model(
+    "MemberView", "What a member reports of itself; null where it can't be asked.", _fields(statistics.MemberStatus)
+)
 
 # What it has always begun with, to the letter; all else was added beside.
-_pool, _config = _fields(PoolStats), _fields(PoolConfig)
+_pool, _config = _fields(statistics.PoolStats), _fields(statistics.PoolConfig)
 _Config = _model(
     "PoolConfig", "The limits of each pool.", _first(("max_pool_size", "min_pool_size", "max_idle_time_ms"), _config)
 )
@@ -110,20 +115,20 @@ def install(app: FastAPI, cache_seconds: float) -> None:
     app.state.stats = SingleFlight(lambda: _stats(app), cache_seconds)
 
 
-async def everyone(sluice: Sluice) -> list[WorkerSnapshot]:
+async def everyone(sluice: Sluice) -> list[statistics.WorkerSnapshot]:
     """Every slot's snapshot, as published: so that whichever worker answers, what only grows never shrinks.
 
     This worker is always among them: where it can't publish, or its slot was deleted, it at least knows of itself.
     """
     sluice.publish()
-    published = await asyncio.to_thread(read_all, sluice.slot.directory)
+    published = await asyncio.to_thread(statistics.read_all, sluice.slot.directory)
     own = sluice.snapshot()
     if sluice.published and any(snapshot.alive and snapshot.worker == own.worker for snapshot in published):
         return published
     return [own, *(snapshot for snapshot in published if snapshot.worker != own.worker)]
 
 
-def completeness(app: FastAPI, summary: ContainerSummary) -> Completeness:
+def completeness(app: FastAPI, summary: statistics.ContainerSummary) -> Completeness:
     """Whether the figures cover every worker: `STATS_DIR` may be full, or gone."""
     stale = any(worker.age_seconds > STALE for worker in summary.workers)
     whole = app.state.sluice.published and metric_values.complete() and not stale
@@ -131,24 +136,24 @@ def completeness(app: FastAPI, summary: ContainerSummary) -> Completeness:
 
 
 async def _stats(app: FastAPI) -> bytes:
-    summary = summarize(await everyone(app.state.sluice))
+    summary = statistics.summarize(await everyone(app.state.sluice))
     return body(summary, completeness(app, summary))
 
 
-def body(summary: ContainerSummary, statistics: Completeness) -> bytes:
+def body(summary: statistics.ContainerSummary, complete: Completeness) -> bytes:
     """The answer, in the order of its model."""
     first = summary.workers[0]
-    config = as_json(first.pool_config)
+    config = statistics.as_json(first.pool_config)
     found: dict[str, object] = {
-        **as_json(summary.pool),
+        **statistics.as_json(summary.pool),
         **config,
         "pool_config": {name: config[name] for name in _Config.model_fields},
         "driver": first.driver,
-        "members": [as_json(member) | as_json(member.pool) for member in summary.members],
-        "workers": [as_json(worker) | as_json(worker.pool) for worker in summary.workers],
-        "coalescing": [as_json(coalescer) for coalescer in summary.coalescing],
-        "server_view": [as_json(status) for status in summary.server_view],
-        "statistics": statistics,
+        "members": [statistics.as_json(member) | statistics.as_json(member.pool) for member in summary.members],
+        "workers": [statistics.as_json(worker) | statistics.as_json(worker.pool) for worker in summary.workers],
+        "coalescing": [statistics.as_json(coalescer) for coalescer in summary.coalescing],
+        "server_view": [statistics.as_json(status) for status in summary.server_view],
+        "statistics": complete,
     }
     ordered = {name: found[name] for name in _Stats.model_fields}
     return to_json({"success": True, "connection_pool_stats": ordered})

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from app.observe import metric_values
-from sluice.statistics.slots import Slot
+from sluice import Slot
 
 log = logging.getLogger(__name__)
 

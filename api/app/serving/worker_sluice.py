@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.observe.worker_slot import claimed
 from app.settings.model import Settings
-from sluice.client import Prepare, Sluice
-from sluice.errors import NotPrepared
+from sluice import NotPrepared, Prepare, Sluice
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.database import AsyncDatabase

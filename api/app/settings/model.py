@@ -20,8 +20,7 @@ from app.settings.errors import SettingsError, describe, shown
 from app.settings.lists import Networks, Origins
 from app.settings.mongodb_url import database_of, masked, options_of, secrets_of
 from app.settings.stack import StackSettings
-from sluice.options import Driver, Options
-from sluice.pool.budget import Demand, largest_pool
+from sluice import Demand, Driver, Options, largest_pool
 
 PoolProfile = Literal["default", "high-traffic", "low-traffic"]
 TimeoutProfile = Literal["default", "aggressive", "conservative"]

@@ -15,7 +15,7 @@ from pymongo.common import URI_OPTIONS_VALIDATOR_MAP
 from pymongo.errors import ConfigurationError
 from pymongo.uri_parser_shared import _validate_uri
 
-from sluice.options import url_options
+from sluice import url_options
 
 # Options that have a variable of their own; said twice they could only contradict each other.
 VARIABLES = {

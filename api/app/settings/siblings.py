@@ -6,7 +6,7 @@ import logging
 import socket
 
 from app.settings.model import Settings
-from sluice.pool.budget import Demand
+from sluice import Demand
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,7 @@ from app.data.collections import ensure
 from app.data.unreadable import LENIENT, UNREADABLE
 from app.users.listing import Listing
 from app.users.model import READABLE, SCHEMA, NewUser, Page, User, UserChange
-from sluice.client import Sluice
-from sluice.coalescing.writer import write_error
+from sluice import Sluice, write_error
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.collection import AsyncCollection

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import cast
 
 from sluice.drivers.connected import Connect
+from sluice.extras import missing
 
 DRIVERS = {
     "pymongo": "sluice.drivers.pymongo.connecting",
@@ -27,8 +28,5 @@ def driver(name: str) -> Connect:
     try:
         module = import_module(DRIVERS[name])
     except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        missing = f"driver {name}: the package {name} is not installed; install sluice with its extra [{name}]"
-        raise ModuleNotFoundError(missing, name=name) from None
+        raise missing(f"driver {name}", error) from None
     return cast("Connect", module.connect)

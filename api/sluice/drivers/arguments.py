@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sluice.options import Options
+from sluice.options import Options, milliseconds
 from sluice.pool.turnstile import Turnstile
 from sluice.statistics.snapshot import PoolStats
 
@@ -25,12 +25,12 @@ def client_arguments(options: Options, app_name: str) -> dict[str, Any]:
         "appname": app_name,
         "maxPoolSize": options.max_pool_size,
         "minPoolSize": options.min_pool_size,
-        "maxIdleTimeMS": None if options.max_idle_time is None else int(options.max_idle_time * 1000),
-        "connectTimeoutMS": int(options.connect_timeout * 1000),
-        "socketTimeoutMS": int(options.socket_timeout * 1000),
-        "serverSelectionTimeoutMS": int(options.server_selection_timeout * 1000),
-        "heartbeatFrequencyMS": int(options.heartbeat_frequency * 1000),
-        "waitQueueTimeoutMS": int(options.wait_queue_timeout * 1000),
+        "maxIdleTimeMS": None if options.max_idle_time is None else milliseconds(options.max_idle_time),
+        "connectTimeoutMS": milliseconds(options.connect_timeout),
+        "socketTimeoutMS": milliseconds(options.socket_timeout),
+        "serverSelectionTimeoutMS": milliseconds(options.server_selection_timeout),
+        "heartbeatFrequencyMS": milliseconds(options.heartbeat_frequency),
+        "waitQueueTimeoutMS": milliseconds(options.wait_queue_timeout),
     }
 
 

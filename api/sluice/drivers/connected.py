@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeAlias
 
+from pymongo import AsyncMongoClient
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.topology_description import TopologyDescription
@@ -16,10 +17,10 @@ from sluice.pool.turnstile import Turnstile
 from sluice.statistics.snapshot import PoolStats
 
 Document: TypeAlias = dict[str, Any]
+Client: TypeAlias = AsyncMongoClient[Document]
 Database: TypeAlias = AsyncDatabase[Document]
-"""Motor's has the methods that repositories use, under the same names."""
 Session: TypeAlias = AsyncClientSession
-"""As `Database`."""
+"""Motor's have the methods that repositories use, under the same names."""
 
 CLOSING = 1.0
 """Seconds that closing may look for a member to end its sessions on."""
@@ -53,6 +54,9 @@ class Connected(Protocol):
         """The turnstile before all members; None where each pool has its own."""
 
     @property
+    def client(self) -> Client: ...
+
+    @property
     def database(self) -> Database: ...
 
     @property
@@ -64,6 +68,15 @@ class Connected(Protocol):
     def transaction(self) -> AbstractAsyncContextManager[Session]: ...
 
     async def close(self) -> None: ...
+
+
+def usable(connected: Connected) -> dict[str, MemberPool]:
+    """The members that an operation with the default read preference could use now, and their pools.
+
+    What "a member that can be used" means is decided here alone: the driver would select it, and its pool isn't paused.
+    """
+    eligible, pools = connected.eligible(), connected.pools
+    return {member: pool for member, pool in pools.items() if member in eligible and not pool.paused}
 
 
 StatsOf: TypeAlias = Callable[[str], PoolStats]

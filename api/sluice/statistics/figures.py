@@ -54,6 +54,11 @@ class Figure:
         return f"{self.meaning.removesuffix('.')}, in {self.unit}." if self.unit else self.meaning
 
     @property
+    def exported(self) -> bool:
+        """Whether it is a metric."""
+        return bool(self.metric) and self.kind != "label"
+
+    @property
     def grows(self) -> bool:
         """Since the slot was first used, over all its owners."""
         return self.kind in ("counter", "histogram")
@@ -117,7 +122,7 @@ def histogram(
 
 
 @cache
-def figures(table: type[DataclassInstance]) -> tuple[Figure, ...]:
+def figures_of(table: type[DataclassInstance]) -> tuple[Figure, ...]:
     """Those that a dataclass declares, in their order, which is JSON's."""
     return tuple(
         replace(each.metadata["figure"], name=each.name) for each in fields(table) if "figure" in each.metadata
@@ -129,7 +134,7 @@ def added(table: type[Stats], rows: Iterable[Stats]) -> Stats:
     rows = list(rows)
     eligible = [row for row in rows if getattr(row, "eligible", True)]
     values = {}
-    for figure in figures(table):
+    for figure in figures_of(table):
         if figure.kind == "label":
             values[figure.name] = getattr(rows[0], figure.name)
         elif not figure.derived:
@@ -150,6 +155,6 @@ def _total(figure: Figure, parts: list[Any]) -> object:
 
 def past(stats: Stats) -> Stats:
     """What outlives its worker: the counters, with every gauge at its start."""
-    gone = {figure.name for figure in figures(type(stats)) if figure.kind in ("gauge", "state")}
+    gone = {figure.name for figure in figures_of(type(stats)) if figure.kind in ("gauge", "state")}
     kept = {each.name: getattr(stats, each.name) for each in fields(stats) if each.init and each.name not in gone}
     return type(stats)(**kept)

@@ -24,7 +24,7 @@ from pymongo.server_description import ServerDescription
 from sluice.drivers.connected import Document
 from sluice.drivers.members import name_of
 from sluice.errors import brief
-from sluice.options import Options
+from sluice.options import Options, milliseconds
 from sluice.statistics.slots import Slot, read_all
 from sluice.statistics.snapshot import MemberStatus
 
@@ -106,7 +106,7 @@ class _Observer:
     """Asks every known member. Opens its client at the first call."""
 
     def __init__(self, options: Options) -> None:
-        timeout = int(min(options.connect_timeout, 2.0) * 1000)
+        timeout = milliseconds(min(options.connect_timeout, 2.0))
         self._client: AsyncMongoClient[Document] = AsyncMongoClient(
             options.monitoring_url or options.url,
             appname=f"{options.app_name}-{socket.gethostname()}-observer"[:128],
@@ -114,7 +114,7 @@ class _Observer:
             connectTimeoutMS=timeout,
             socketTimeoutMS=timeout,
             serverSelectionTimeoutMS=timeout,
-            heartbeatFrequencyMS=int(options.heartbeat_frequency * 1000),
+            heartbeatFrequencyMS=milliseconds(options.heartbeat_frequency),
             server_selector=_select,
             **_credentials(options),
         )

@@ -17,11 +17,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from sluice.pool.budget import Demand
-from sluice.statistics.figures import Figure, Kind, figures
+from sluice.statistics.figures import Figure, Kind, figures_of
 from sluice.statistics.histogram import Histogram
 from sluice.statistics.slots import read_all
 from sluice.statistics.snapshot import (
-    TABLES,
     CoalescerStats,
     ConnectionPlan,
     MemberStatus,
@@ -52,12 +51,7 @@ KINDS: dict[Kind, type[Family]] = {
 
 def exported(table: type[DataclassInstance]) -> list[Figure]:
     """The figures of a table that are metrics."""
-    return [figure for figure in figures(table) if figure.metric and figure.kind != "label"]
-
-
-def names() -> set[str]:
-    """The name of every metric here, as Prometheus stores it (a histogram without its suffixes)."""
-    return {figure.metric for table in TABLES for figure in exported(table)}
+    return [figure for figure in figures_of(table) if figure.exported]
 
 
 class SluiceCollector(Collector):
@@ -95,7 +89,7 @@ def _labels(*parts: DataclassInstance) -> Labels:
     return {
         figure.metric: str(getattr(part, figure.name))
         for part in parts
-        for figure in figures(type(part))
+        for figure in figures_of(type(part))
         if figure.kind == "label" and figure.metric
     }
 

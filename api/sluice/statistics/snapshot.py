@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from sluice.statistics.figures import added, counter, counters, gauge, histogram, label, state
+from sluice.statistics.figures import added, counter, counters, figures_of, gauge, histogram, label, state
 from sluice.statistics.histogram import Histogram
 
 ANY_MEMBER = "*"
@@ -285,3 +285,8 @@ class ConnectionPlan:
 
 TABLES = (PoolStats, PoolConfig, OperationStats, CoalescerStats, WorkerSnapshot, ConnectionPlan, MemberStatus)
 """Whatever declares figures, with the labels of `PoolSnapshot` for the first two."""
+
+
+def metric_names() -> set[str]:
+    """The name of every metric of Sluice's, as Prometheus stores it (a histogram without its suffixes)."""
+    return {figure.metric for table in TABLES for figure in figures_of(table) if figure.exported}

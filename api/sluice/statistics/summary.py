@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sluice.statistics.figures import added, counter, figures, gauge, label, past
+from sluice.statistics.figures import added, counter, figures_of, gauge, label, past
 from sluice.statistics.histogram import Histogram
 from sluice.statistics.snapshot import CoalescerStats, MemberStatus, PoolStats, WorkerSnapshot
 
@@ -94,7 +94,7 @@ def as_json(stats: DataclassInstance) -> dict[str, object]:
     """The figures that a dataclass publishes, for `json.dumps`: numbers, words, and a `Distribution` of histograms."""
     return {
         figure.name: as_json(Distribution.of(value)) if isinstance(value, Histogram) else value
-        for figure in figures(type(stats))
+        for figure in figures_of(type(stats))
         if figure.in_json
         for value in [getattr(stats, figure.name)]
     }

@@ -50,9 +50,9 @@ from app.settings.model import Settings
 from app.users.model import User
 from app.users.routes import get_users
 from sluice import deadline
+from stack.replica_set import ReplicaSet
 from tests.app.conftest import Client
 from tests.app.connection import ask, receive, receive_all, served
-from tests.replica_set import ReplicaSet
 
 WAYS = ("direct", "table", "fastapi")
 NOBODY = "66f1a2b3c4d5e6f7a8b9c0d1"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sluice.statistics.figures import added, figures, past
+from sluice.statistics.figures import added, figures_of, past
 from sluice.statistics.snapshot import TABLES, CoalescerStats, PoolStats
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -91,7 +91,7 @@ def test_no_two_figures_of_a_table_are_one_metric_unless_a_label_tells_them_apar
     samples = [
         (figure.metric, tuple(figure.labels.items()))
         for table in TABLES
-        for figure in figures(table)
+        for figure in figures_of(table)
         if figure.metric and figure.kind != "label"
     ]
     assert len(samples) == len(set(samples))
@@ -99,7 +99,7 @@ def test_no_two_figures_of_a_table_are_one_metric_unless_a_label_tells_them_apar
 
 
 def kinds() -> dict[str, str]:
-    return {f.metric: f.kind for table in TABLES for f in figures(table) if f.metric and f.kind != "label"}
+    return {f.metric: f.kind for table in TABLES for f in figures_of(table) if f.metric and f.kind != "label"}
 
 
 def test_figures_are_added_as_they_are_declared() -> None:

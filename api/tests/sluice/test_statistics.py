@@ -11,8 +11,9 @@ import pytest
 from sluice.drivers.members import name_of
 from sluice.pool.budget import MONITORS, Demand
 from sluice.statistics.members import Answer, lags
-from sluice.statistics.metrics import SluiceCollector, names
+from sluice.statistics.metrics import SluiceCollector
 from sluice.statistics.slots import Slot, read_all
+from sluice.statistics.snapshot import metric_names
 from sluice.statistics.summary import summarize
 from stack.replica_set import ReplicaSet
 from tests.conftest import OpenSluice, until
@@ -205,7 +206,7 @@ async def test_every_metric_is_exported_under_its_name(open_sluice: OpenSluice) 
     collector = SluiceCollector(sluice.slot.directory, "main", demand=Demand(1, 1, 1), budget=100)
     families = list(collector.collect())
     exported = {family.name + ("_total" if family.type == "counter" else "") for family in families}
-    assert exported == names()
+    assert exported == metric_names()
 
 
 async def test_a_folder_without_room_costs_no_request(open_sluice: OpenSluice) -> None:

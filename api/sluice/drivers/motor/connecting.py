@@ -12,7 +12,7 @@ from pymongo import _csot
 from pymongo.synchronous.pool import Pool
 
 from sluice.drivers.arguments import client_arguments, is_srv, make_turnstile
-from sluice.drivers.connected import CLOSING, Connected, Database, MemberPool, Session, StatsOf
+from sluice.drivers.connected import CLOSING, Client, Connected, Database, MemberPool, Session, StatsOf
 from sluice.drivers.members import Address, eligible, name_of
 from sluice.drivers.motor.framework import client_class
 from sluice.drivers.motor.pool import SyncPool
@@ -69,6 +69,10 @@ class Motor:
         pool = SyncPool(address, options, is_sdam, client_id, stats=self._stats_of(member))
         self.pools[member] = pool
         return pool
+
+    @property
+    def client(self) -> Client:
+        return cast("Client", self._client)
 
     @property
     def database(self) -> Database:

@@ -11,7 +11,7 @@ import pymongo
 from pymongo.asynchronous.pool import Pool
 
 from sluice.drivers.arguments import client_arguments, is_srv, make_turnstile
-from sluice.drivers.connected import CLOSING, Connected, Database, MemberPool, Session, StatsOf
+from sluice.drivers.connected import CLOSING, Client, Connected, Database, MemberPool, Session, StatsOf
 from sluice.drivers.members import Address, eligible, name_of
 from sluice.drivers.pymongo.client import AsyncClient
 from sluice.drivers.pymongo.pool import AsyncPool
@@ -57,6 +57,10 @@ class PyMongo:
         pool = AsyncPool(address, options, is_sdam, client_id, stats=stats, make_turnstile=turnstile)
         self.pools[member] = pool
         return pool
+
+    @property
+    def client(self) -> Client:
+        return self._client
 
     @property
     def database(self) -> Database:

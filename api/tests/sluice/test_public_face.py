@@ -1,0 +1,131 @@
+"""What an application may rely on, and what is there without the extras."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+
+import sluice
+from sluice import Limits, PoolUnavailable
+from sluice.options import milliseconds
+from tests.conftest import OpenSluice
+
+API = Path(__file__).resolve().parents[2]
+
+WITHOUT = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {missing}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+ONLY_PYMONGO = ("motor", "psutil", "prometheus_client", "pydantic", "fastapi")
+
+
+def run_without(missing: tuple[str, ...], code: str) -> subprocess.CompletedProcess[str]:
+    """Run this in an interpreter that has none of these packages."""
+    program = WITHOUT.format(missing=set(missing)) + code
+    return subprocess.run([sys.executable, "-c", program], cwd=API, capture_output=True, text=True, check=False)
+
+
+def test_each_public_name_is_there_and_described() -> None:
+    for name in sluice.__all__:
+        assert hasattr(sluice, name)
+    own = {name: it for name in sluice.__all__ if isinstance(it := getattr(sluice, name), type | FunctionType)}
+    assert [name for name, it in own.items() if not it.__doc__] == []
+
+
+def test_the_core_needs_nothing_but_pymongo(tmp_path: Path) -> None:
+    code = f"""
+import asyncio
+from pathlib import Path
+from sluice import Options, Slot, Sluice, statistics
+
+async def main():
+    slot = Slot.claim(Path({str(tmp_path)!r}))
+    sluice = Sluice(Options(url="mongodb://127.0.0.1:1", database="test"), slot)
+    await sluice.open()
+    (worker,) = statistics.read_all(slot.directory)
+    assert worker.memory_bytes is None and worker.cpu_seconds > 0
+    await sluice.close()
+
+asyncio.run(main())
+"""
+    ended = run_without(ONLY_PYMONGO, code)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "package", "extra"),
+    [
+        ("import sluice; sluice.SluiceCollector", "prometheus_client", "metrics"),
+        ("from sluice import SluiceCollector", "prometheus_client", "metrics"),
+        ("from sluice.drivers import driver; driver('motor')", "motor", "motor"),
+    ],
+)
+def test_what_needs_an_extra_names_it(code: str, package: str, extra: str) -> None:
+    ended = run_without(ONLY_PYMONGO, code)
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith("ModuleNotFoundError: ")
+    assert f"needs the package {package}: pip install 'sluice-mongodb[{extra}]'" in last
+
+
+def test_a_name_that_is_not_public_is_an_ordinary_mistake() -> None:
+    with pytest.raises(AttributeError, match="module 'sluice' has no attribute 'Sluise'"):
+        _ = sluice.Sluise
+
+
+@pytest.mark.parametrize("numbers", [range(100_001), range(100_001, 10_000_001, 997)], ids=["all", "some"])
+def test_whole_milliseconds_pass_through_unchanged(numbers: range) -> None:
+    assert [number for number in numbers if milliseconds(number / 1000) != number] == []
+
+
+async def test_times_are_reported_and_handed_to_the_driver_as_they_were_set(open_sluice: OpenSluice) -> None:
+    sluice = await open_sluice(
+        max_idle_time=1.001,
+        wait_queue_timeout=1.009,
+        connect_timeout=1.001,
+        socket_timeout=9.999,
+        server_selection_timeout=2.003,
+    )
+    config = sluice.snapshot().pool_config
+    assert (config.max_idle_time_ms, config.wait_queue_timeout_ms) == (1001, 1009)
+    client = getattr(sluice.client, "delegate", sluice.client)
+    assert client.options.server_selection_timeout == 2.003
+    assert client.options.pool_options.connect_timeout == 1.001
+    assert client.options.pool_options.socket_timeout == 9.999
+    assert client.options.pool_options.max_idle_time_seconds == 1.001
+
+
+async def test_the_same_collection_and_options_give_the_same_reader_and_writer(open_sluice: OpenSluice) -> None:
+    sluice = await open_sluice()
+    assert sluice.reader("a") is sluice.reader("a")
+    assert sluice.reader("a", projection={"x": 1}) is sluice.reader("a", projection={"x": 1})
+    assert sluice.writer("a") is sluice.writer("a")
+    assert sluice.writer("a", limits=Limits(lanes=1)) is sluice.writer("a", limits=Limits(lanes=1))
+    different = [
+        sluice.reader("a"),
+        sluice.reader("b"),
+        sluice.reader("a", projection={"x": 1}),
+        sluice.reader("a", projection={"x": 1.0, "y": 1}),
+        sluice.reader("a", projection={"y": 1, "x": 1.0}),
+        sluice.reader("a", limits=Limits(lanes=1)),
+    ]
+    assert len({id(reader) for reader in different}) == len(different)
+
+
+async def test_what_a_client_of_the_driver_does_goes_through_the_turnstile(open_sluice: OpenSluice) -> None:
+    sluice = await open_sluice()
+    before = sum(pool.stats.wait_time.count for pool in sluice.snapshot().pools)
+    await sluice.client["another_database"]["things"].find_one({})
+    assert sum(pool.stats.wait_time.count for pool in sluice.snapshot().pools) > before
+    await sluice.close()
+    with pytest.raises(PoolUnavailable):
+        _ = sluice.client
