@@ -113,7 +113,7 @@ class Readiness:
             self.refusal, self._doubted = None, False
             self._reason, self._incomplete = "", incomplete
             if incomplete is not None and self._is_news(incomplete):
-                log.warning("the database is prepared but for this: %s", incomplete)
+                log.warning("the database isn't quite prepared: %s", incomplete)
             if not self._prepared.is_set():
                 self._prepared.set()
                 log.info("connection pool ready: %s", self._described())

@@ -11,7 +11,7 @@ import inspect
 import io
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -22,8 +22,11 @@ import httptools
 import pytest
 from dotenv.parser import parse_stream
 from dotenv.variables import Variable, parse_variables
-from fastapi import APIRouter, Depends, FastAPI
-from fastapi.routing import iter_route_contexts
+from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
+from fastapi.datastructures import DefaultPlaceholder
+from fastapi.dependencies.utils import request_params_to_args
+from fastapi.routing import APIRoute, iter_route_contexts, serialize_response
+from fastapi.utils import is_body_allowed_for_status_code
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, values
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -31,6 +34,7 @@ from pydantic import BaseModel
 from pymongo.common import URI_OPTIONS_VALIDATOR_MAP
 from pymongo.errors import InvalidURI
 from pymongo.uri_parser_shared import _validate_uri
+from starlette.datastructures import QueryParams
 from starlette.routing import Match
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
@@ -188,7 +192,49 @@ def the_routes_of_included_routers(tmp_path: Path) -> None:
     assert callable(service.router.default)
 
 
-CONTRACTS: dict[Callable[[Path], None], set[Name]] = {
+async def the_calls_of_a_route(tmp_path: Path) -> None:
+    """What `direct` reads of a route's dependencies, parameters and answer, and FastAPI's own functions for each."""
+
+    async def asked(tag: str = Header()) -> str:
+        return tag
+
+    service = FastAPI()
+
+    @service.get("/{key}", status_code=202)
+    async def read(key: str, request: Request, response: Response, page: int = 1, tag: str = Depends(asked)) -> Item:
+        return Item(name=key)
+
+    (context,) = (found for found in iter_route_contexts(service.routes) if found.path == "/{key}")
+    assert isinstance(context.original_route, APIRoute)
+    assert isinstance(context.response_class, DefaultPlaceholder)
+    assert issubclass(context.response_class.value, Response)
+    assert (context.body_field, context.max_body_size, context.status_code) == (None, None, 202)
+    assert not context.is_json_stream
+    assert not context.is_sse_stream
+    assert context.dependency_overrides_provider is service
+    given = {name: getattr(context, f"response_model_{name}") for name in ("include", "exclude", "by_alias")}
+    given |= {f"exclude_{name}": getattr(context, f"response_model_exclude_{name}") for name in ("unset", "none")}
+    needed = context.dependant
+    (dependency,) = needed.dependencies
+    assert (needed.call, dependency.call, dependency.name, dependency.use_cache) == (read, asked, "tag", True)
+    assert (needed.request_param_name, needed.response_param_name) == ("request", "response")
+    assert needed.http_connection_param_name is needed.websocket_param_name is needed.security_scopes_param_name is None
+    assert needed.background_tasks_param_name is needed.concurrency is None
+    for none in (needed.body_params, needed.cookie_params, needed.own_oauth_scopes, needed.parent_oauth_scopes):
+        assert not none
+    (key,), (page,), (tag,) = needed.path_params, needed.query_params, dependency.header_params
+    assert (key.name, page.name, tag.name) == ("key", "page", "tag")
+    assert key.validate("a", {}, loc=()) == ("a", [])
+    assert request_params_to_args([page], QueryParams("page=2")) == ({"page": 2}, [])
+    assert request_params_to_args([page], QueryParams("page=x"))[1]
+    made = await serialize_response(
+        field=context.response_field, response_content=Item(name="a"), **given, endpoint_ctx={}, dump_json=True
+    )
+    assert made == b'{"name":"a"}'
+    assert [is_body_allowed_for_status_code(status) for status in (200, 204, 304)] == [True, False, False]
+
+
+CONTRACTS: dict[Callable[[Path], Awaitable[None] | None], set[Name]] = {
     the_values_of_metrics: {Name("prometheus_client.values", "observe.metric_values")},
     the_files_of_metrics: {
         Name("prometheus_client.mmap_dict.MmapedDict", "observe.metric_files"),
@@ -220,6 +266,14 @@ CONTRACTS: dict[Callable[[Path], None], set[Name]] = {
         Name("fastapi.routing.iter_route_contexts", "http.dispatch"),
         Name("fastapi.routing.iter_route_contexts", "http.methods"),
     },
+    the_calls_of_a_route: {
+        Name("fastapi.datastructures.DefaultPlaceholder", "http.direct"),
+        Name("fastapi.dependencies.models.Dependant", "http.direct"),
+        Name("fastapi.dependencies.utils.request_params_to_args", "http.direct"),
+        Name("fastapi.routing.RouteContext", "http.direct"),
+        Name("fastapi.routing.serialize_response", "http.direct"),
+        Name("fastapi.utils.is_body_allowed_for_status_code", "http.direct"),
+    },
 }
 PUBLIC = {
     "_typeshed",  # for type checkers only
@@ -246,8 +300,12 @@ OURS = ("app", "sluice")
 
 
 @pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.__name__)
-def test_what_is_built_on_is_as_it_was_read(contract: Callable[[Path], None], tmp_path: Path) -> None:
-    contract(tmp_path)
+async def test_what_is_built_on_is_as_it_was_read(
+    contract: Callable[[Path], Awaitable[None] | None], tmp_path: Path
+) -> None:
+    checking = contract(tmp_path)
+    if checking is not None:
+        await checking
 
 
 def test_every_name_that_is_not_public_has_its_contract() -> None:

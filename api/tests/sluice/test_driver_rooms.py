@@ -102,7 +102,7 @@ asyncio.run(main(sys.argv[1]))
 @pytest.mark.parametrize(
     ("gone", "refusal"),
     [
-        (False, "ModuleNotFoundError: driver motor: the package motor is not installed; install sluice with its extra"),
+        (False, "ModuleNotFoundError: driver motor needs the package motor: pip install 'sluice-mongodb[motor]'"),
         (True, "ValueError: driver motor: allowed is pymongo"),
     ],
     ids=["not installed", "its folder and its line deleted"],

@@ -97,7 +97,7 @@ async def test_times_are_reported_and_handed_to_the_driver_as_they_were_set(open
     )
     config = sluice.snapshot().pool_config
     assert (config.max_idle_time_ms, config.wait_queue_timeout_ms) == (1001, 1009)
-    client = getattr(sluice.client, "delegate", sluice.client)
+    client = sluice.client if sluice.options.driver == "pymongo" else sluice.client.delegate
     assert client.options.server_selection_timeout == 2.003
     assert client.options.pool_options.connect_timeout == 1.001
     assert client.options.pool_options.socket_timeout == 9.999
