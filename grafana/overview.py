@@ -100,7 +100,7 @@ ERRORS = (
 
 LATENCY = (
     graph(
-        "Request latency", "Time until the answer was sent: half, 95 and 99 of 100 requests are faster.",
+        "Request latency", "Time until the answer began: half, 95 and 99 of 100 requests are faster.",
         (quantile(0.5, DURATION, INSTANCE), "p50"), (quantile(0.95, DURATION, INSTANCE), "p95"),
         (quantile(0.99, DURATION, INSTANCE), "p99"), unit="s", steps=(("red", 0.25),),
     ),

@@ -23,7 +23,7 @@ from app.http.routing import NO_ROUTE, template, under
 REQUESTS = Counter("http_requests_total", "Requests.", ("method", "status", "handler"))
 DURATION = Histogram(
     "http_request_duration_seconds",
-    "Seconds until the answer was sent.",
+    "Seconds until the answer began.",
     ("method", "handler"),
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
@@ -41,7 +41,7 @@ def count(info: Info) -> None:
         found = (REQUESTS.labels(*labels), DURATION.labels(info.method, info.modified_handler))
         _children[labels] = found
     found[0].inc()
-    found[1].observe(info.modified_duration)
+    found[1].observe(info.modified_duration_without_streaming)
 
 
 instrumentator = Instrumentator().add(count)
@@ -58,7 +58,7 @@ class HttpMetrics:
             await self.app(scope, receive, send)
             return
         answer: Message = {"status": 500}
-        began = answered = time.perf_counter()
+        began, answered = time.perf_counter(), None
 
         async def watch(message: Message) -> None:
             nonlocal answer, answered
@@ -69,7 +69,7 @@ class HttpMetrics:
         try:
             await self.app(scope, receive, watch)
         finally:
-            request, status = Request(scope), answer["status"]
+            request, status, ended = Request(scope), answer["status"], time.perf_counter()
             only_counted = instrumentator.instrumentations == [count]
             info = Info(
                 request,
@@ -77,8 +77,8 @@ class HttpMetrics:
                 _method(scope, status),
                 _handler(scope, request),
                 f"{status // 100}xx",
-                time.perf_counter() - began,
-                answered - began,
+                ended - began,
+                (ended if answered is None else answered) - began,
             )
             for instrumentation in instrumentator.instrumentations:
                 instrumentation(info)

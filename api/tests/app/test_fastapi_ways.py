@@ -37,6 +37,7 @@ from fastapi.routing import iter_route_contexts
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from fastapi.staticfiles import StaticFiles
 from fastapi.testclient import TestClient
+from prometheus_client import REGISTRY
 from pydantic import BaseModel
 
 from app import main, users
@@ -471,6 +472,9 @@ async def test_a_deadline_ends_when_the_answer_begins(app: FastAPI, http: httpx.
         return str(deadline.remaining())
 
     assert (await http.get("/ticks")).text == "None;" * 4
+    seconds = REGISTRY.get_sample_value("http_request_duration_seconds_sum", {"method": "GET", "handler": "/ticks"})
+    assert seconds is not None
+    assert 0 < seconds < DEADLINE
     assert (await http.get("/late")).status_code == 504
     assert (await http.get("/long")).json() == "None"
     operation = app.openapi()["paths"]["/long"]["get"]
