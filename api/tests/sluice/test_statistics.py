@@ -31,9 +31,6 @@ async def test_at_rest_open_connections_and_monitors_are_what_each_member_report
         return {row.member: row.pool.current_connections for row in total(sluice).members if row.member != "*"}
 
     await until(lambda: len(counted()) == 3 and min(counted().values()) >= 3)
-    for _ in range(20):
-        print(counted(), connections_of(replica_set, sluice.app_name), sluice.app_name)
-        await asyncio.sleep(0.25)
     await until(lambda: connections_of(replica_set, sluice.app_name) == {m: n + MONITORS for m, n in counted().items()})
 
 
