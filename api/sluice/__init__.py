@@ -1,13 +1,14 @@
 """Connection pools for MongoDB that you can see, size and trust. Knows MongoDB and asyncio; no web framework.
 
 An application opens a `Sluice` with its `Options` in each worker, and uses its `reader`, `writer`, `collection`,
-`transaction` or `client`. `deadline.limit` gives a request its time, `timings.collect` says where that went,
-`statistics` are what the workers know. Everything that may be relied on is here, or in these three modules.
+`with_transaction`, `watch` or `client`. `deadline.limit` gives a request its time, `timings.collect` says where that
+went, `statistics` are what the workers know. Everything that may be relied on is here, or in these three modules.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from sluice import deadline, statistics, timings
+from sluice.changes import Changes
 from sluice.client import Sluice
 from sluice.coalescing.coalescer import Limits
 from sluice.coalescing.reader import Reader
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NOTHING_WRITTEN",
     "REFUSAL_CODES",
+    "Changes",
     "DeadlineExceeded",
     "Demand",
     "Driver",

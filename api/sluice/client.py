@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import bson
 
+from sluice.changes import Changes, ChangeStream
 from sluice.coalescing.coalescer import Limits
 from sluice.coalescing.reader import Reader
 from sluice.coalescing.writer import Writer
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pymongo.asynchronous.collection import AsyncCollection
 
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 TICK = 0.25
 PUBLISH_EVERY = 1.0
@@ -169,9 +171,44 @@ class Sluice:
     def transaction(self) -> AbstractAsyncContextManager[Session]:
         """A transaction on a session of its own: committed at the end of the block, aborted if that raises.
 
-        Raises `PoolUnavailable`, as `client`.
+        It is tried once: what meets another transaction, or an election, ends it; see `with_transaction`. Raises
+        `PoolUnavailable`, as `client`.
         """
         return self._client().transaction()
+
+    async def with_transaction(self, work: Callable[[Session], Coroutine[Any, Any, Result]]) -> Result:
+        """Do `work(session)` in a transaction, commit it, and return what it returned.
+
+        As MongoDB asks, all of it is done again where it met another transaction or an election, and a commit that
+        wasn't confirmed is repeated, until that succeeds or the request's time is up (at most 120 seconds). So `work`
+        changes nothing but the database, hands the session to each of its operations, and lets the driver's errors
+        pass. Raises what it raises; `PoolUnavailable`, as `client`.
+        """
+        async with self._client().session() as session:
+            return await session.with_transaction(work)
+
+    def watch(
+        self,
+        collection: str,
+        pipeline: Sequence[Mapping[str, Any]] = (),
+        *,
+        resume_after: Mapping[str, Any] | None = None,
+        full_document: str | None = None,
+        pause: float = 0.5,
+    ) -> Changes:
+        """The collection's changes from now on, or those after the one with this `_id`: a change stream.
+
+        `async with` opens it and raises what the driver raises, or `PoolUnavailable`, as `client`. MongoDB is asked
+        every `pause` seconds, so that it has a connection for moments only. `pipeline` and `full_document` are those of
+        the driver's `watch`.
+        """
+
+        async def open_stream() -> ChangeStream:
+            options = {"pipeline": list(pipeline), "resume_after": resume_after, "full_document": full_document}
+            with self.operation(collection, "watch"):
+                return await self._client().watch(self.collection(collection), **options, max_await_time_ms=1)
+
+        return Changes(open_stream, pause)
 
     async def ping(self) -> None:
         """Reach the primary. Raises what the driver raises."""

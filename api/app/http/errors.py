@@ -58,6 +58,8 @@ DEADLINE = Kind("/problems/deadline-exceeded", 504, "The request's time is used 
 WRITE_TIMEOUT = Kind("/problems/write-concern-timeout", 504, "The write was not confirmed in time")
 COMMIT_UNKNOWN = Kind("/problems/commit-unknown", 504, "The transaction's commit was not confirmed")
 DUPLICATE = Kind("/problems/duplicate", 409, "Something with this unique value exists already")
+CHANGES_LOST = Kind("/problems/changes-lost", 410, "What happened since isn't known any more")
+NO_CHANGE = Kind("/problems/unknown-change", 422, "There is no such change to go on from")
 UNREADABLE_DOCUMENT = Kind("/problems/document-unreadable", 409, "What is stored is nothing that this service knows")
 DOCUMENT_TOO_LARGE = Kind("/problems/document-too-large", 413, "The document is too large")
 REFUSED_DOCUMENT = Kind("/problems/document-refused", 422, "The document doesn't fit the collection's schema")
@@ -142,6 +144,8 @@ TABLE: tuple[Row, ...] = (
     # The members have trouble, among themselves or with their machines
     Row(meaning=UNKNOWN, kind=TROUBLE, codes=server_codes.TROUBLED, said=True),
     # What the caller sent
+    Row(meaning=REFUSED, kind=CHANGES_LOST, codes=server_codes.CHANGES_LOST),
+    Row(meaning=REFUSED, kind=NO_CHANGE, codes=server_codes.NO_CHANGE),
     Row(meaning=REFUSED, kind=REFUSED_DOCUMENT, codes={DOCUMENT_VALIDATION: "DocumentValidationFailure"}),
     Row(
         meaning=REFUSED,

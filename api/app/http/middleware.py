@@ -27,6 +27,8 @@ is_unlimited = under("/health", "/metrics")
 
 LIMIT = "sluice.limit"
 """Where a scope has its request's `deadline.limit`."""
+ANSWER = "sluice.answer"
+"""Where a scope has its answer's headers, once that has begun."""
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -71,7 +73,7 @@ class Context:
             nonlocal status, seconds
             if message["type"] == "http.response.start":
                 status, seconds = message["status"], time.perf_counter() - started
-                message["headers"] = [
+                scope[ANSWER] = message["headers"] = [
                     *message.get("headers", ()),
                     (b"x-request-id", request_id),
                     (b"server-timing", server_timing(timed, seconds)),

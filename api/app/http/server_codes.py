@@ -6,6 +6,18 @@ from collections.abc import Mapping
 
 Codes = Mapping[int, str]
 
+CHANGES_LOST: Codes = {
+    280: "ChangeStreamFatalError",
+    286: "ChangeStreamHistoryLost",
+}
+"""A change stream can't go on: what happened since isn't kept any more."""
+
+NO_CHANGE: Codes = {
+    260: "InvalidResumeToken",
+    50811: "KeyString format error",
+}
+"""What a change stream was to go on from is none of its tokens."""
+
 UNCONFIRMED: Codes = {
     64: "WriteConcernFailed",
     75: "WriteConcernLegacyOK",

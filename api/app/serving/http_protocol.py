@@ -13,7 +13,7 @@ from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from app.http import context, problems
-from app.http.middleware import Context
+from app.http.middleware import ANSWER, Context
 from app.http.problems import Kind, Problem
 from app.observe.access_log import AccessLog
 from app.serving.one_write import OneWriteProtocol
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MOST_HEAD = 65_536
 """Most bytes of a request's line and headers together."""
+LAST_CHUNK = b"0\r\n\r\n"
 
 _REQUEST_ID = re.compile(rb"\r\nx-request-id: ?([^\r\n]{1,128})\r\n", re.IGNORECASE)
 
@@ -102,6 +103,22 @@ class HttpProtocol(OneWriteProtocol):
         fields = [b"%b: %b\r\n" % (name, value) for name, value in self.headers if name != b"upgrade"]
         return b"%b %b HTTP/%b\r\n%b\r\n" % (self.parser.get_method(), self.url, version, b"".join(fields))
 
+    # The worker's end
+
+    def shutdown(self) -> None:
+        """Let what is under way come to its end, but for streams of events: they have none, so it is now.
+
+        Their clients come back to another worker.
+        """
+        super().shutdown()
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and _is_event_stream(cast("Scope", cycle.scope)):
+            if cycle.chunked_encoding:
+                self.transport.write(LAST_CHUNK)
+            cycle.disconnected = True  # which the application learns as if the client had gone
+            cycle.message_event.set()
+            self.transport.close()
+
     # Answers that the application doesn't give
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
@@ -137,6 +154,12 @@ class HttpProtocol(OneWriteProtocol):
         status = f"HTTP/1.1 {kind.status} {HTTPStatus(kind.status).phrase}\r\n".encode()
         self.transport.write(status + lines + b"\r\n" + bytes(answer.body))
         self.transport.close()
+
+
+def _is_event_stream(scope: Scope) -> bool:
+    """Whether what is being answered is one."""
+    headers = dict(scope.get(ANSWER, ()))
+    return bool(headers.get(b"content-type", b"").startswith(b"text/event-stream"))
 
 
 async def _refuse_for_load(scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,9 +8,11 @@ from typing import Any, Protocol, TypeAlias
 
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.topology_description import TopologyDescription
 
+from sluice.changes import ChangeStream
 from sluice.drivers.tracker import Tracker
 from sluice.options import Options
 from sluice.pool.turnstile import Turnstile
@@ -20,6 +22,7 @@ Document: TypeAlias = dict[str, Any]
 Client: TypeAlias = AsyncMongoClient[Document]
 Database: TypeAlias = AsyncDatabase[Document]
 Session: TypeAlias = AsyncClientSession
+Collection: TypeAlias = AsyncCollection[Document]
 """Motor's have the methods that repositories use, under the same names."""
 
 CLOSING = 1.0
@@ -65,7 +68,12 @@ class Connected(Protocol):
     def eligible(self) -> set[str]:
         """The members that the default read preference may use now, as `host:port`."""
 
+    def session(self) -> AbstractAsyncContextManager[Session]: ...
+
     def transaction(self) -> AbstractAsyncContextManager[Session]: ...
+
+    async def watch(self, collection: Collection, **options: Any) -> ChangeStream:
+        """A change stream with these of the driver's own options, opened."""
 
     async def close(self) -> None: ...
 

@@ -324,6 +324,67 @@ def test_an_applications_metric_may_not_have_the_name_of_the_services(tmp_path: 
         assert f"Duplicated timeseries in CollectorRegistry: {{'{name}" in ended.stderr
 
 
+STREAMS = """
+import asyncio
+from collections.abc import AsyncIterator
+from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse
+
+from app.main import serve
+
+app = serve()
+
+async def endless():
+    try:
+        yield "data: first\\n\\n"
+        await asyncio.Event().wait()
+    finally:
+        print("over", file=open("{ended}", "a"))
+
+@app.get("/events", response_class=EventSourceResponse)
+async def events() -> AsyncIterator[str]:
+    async for event in endless():
+        yield event
+
+@app.get("/by-hand")
+async def by_hand():
+    return StreamingResponse(endless(), media_type="text/event-stream")
+
+@app.get("/download")
+async def download():
+    async def rows():
+        yield "a row"
+        await asyncio.sleep(1)
+        yield ", and the last"
+    return StreamingResponse(rows(), media_type="text/csv")
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stopping_worker_ends_streams_of_events_and_waits_for_others(
+    start: Start, tmp_path: Path, end: signal.Signals
+) -> None:
+    ended = tmp_path / "ended"
+    (tmp_path / "streams.py").write_text(STREAMS.format(ended=ended))
+    server = start(application="streams:app", PYTHONPATH=str(tmp_path), GRACEFUL_TIMEOUT="60")
+    opened = {
+        path: urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=20)
+        for path in ("/events", "/by-hand", "/download")
+    }
+    assert b"first" in opened["/events"].readline()
+    assert b"first" in opened["/by-hand"].readline()
+    assert opened["/download"].read(5) == b"a row"
+    workers = server.workers()
+    server.master.send_signal(end)
+    for path in ("/events", "/by-hand"):
+        assert opened[path].read().strip() == b""  # to the last chunk: else this raises IncompleteRead
+    assert opened["/download"].read() == b", and the last"
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
+    assert ended.read_text() == "over\n" * 2
+    assert "ERROR" not in server.log.read_text()
+
+
 def _health(server: Server) -> str:
     try:
         return server.get("/health")

@@ -87,6 +87,14 @@ OVERRIDDEN: dict[tuple[type, str], list[str]] = {
     (_ClientConnectionRetryable, "_read"): ["self"],
     (motor.core.AgnosticClient, "wrap"): ["self", "obj"],
     (motor.core.AgnosticClientSession, "__aexit__"): ["self", "exc_type", "exc_val", "exc_tb"],
+    (motor.core.AgnosticClientSession, "with_transaction"): [
+        "self",
+        "coro",
+        "read_concern",
+        "write_concern",
+        "read_preference",
+        "max_commit_time_ms",
+    ],
     (PyMongoError, "__init__"): ["self", "message", "error_labels"],
 }
 

@@ -11,8 +11,9 @@ import pymongo
 from pymongo import _csot
 from pymongo.synchronous.pool import Pool
 
+from sluice.changes import ChangeStream
 from sluice.drivers.arguments import client_arguments, is_srv, make_turnstile
-from sluice.drivers.connected import CLOSING, Client, Connected, Database, MemberPool, Session, StatsOf
+from sluice.drivers.connected import CLOSING, Client, Collection, Connected, Database, MemberPool, Session, StatsOf
 from sluice.drivers.members import Address, eligible, name_of
 from sluice.drivers.motor.framework import client_class
 from sluice.drivers.motor.pool import SyncPool
@@ -86,9 +87,18 @@ class Motor:
         return eligible(self.topology, self._client.read_preference)
 
     @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        async with await self._client.start_session() as session:
+            yield session
+
+    @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:
         async with await self._client.start_session() as session, session.start_transaction():
             yield session
+
+    async def watch(self, collection: Collection, **options: Any) -> ChangeStream:
+        stream: Any = collection.watch(**options)
+        return cast("ChangeStream", await stream.__aenter__())
 
     async def close(self) -> None:
         self._threads.refuse()

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 import types
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from motor import core
 from motor.frameworks import asyncio as motors
 from motor.metaprogramming import create_class_with_framework
 from pymongo.client_session import ClientSession
+from pymongo.errors import ExecutionTimeout, PyMongoError
 
 from sluice.drivers.connected import Document
 from sluice.drivers.motor.client import SyncClient
+
+Result = TypeVar("Result")
+REPEATING = 120.0
+MOST_PAUSE = 0.5
+"""Seconds, as the driver has them."""
 
 
 def client_class(run_on_executor: Callable[..., asyncio.Task[Any]]) -> Callable[..., Any]:
@@ -44,13 +52,48 @@ def add_future(
 
 
 class MotorSession(core.AgnosticClientSession):
-    """Motor would abort a transaction that is left open on the event loop's own thread.
+    """Motor would abort a transaction that is left open on the event loop's own thread, and repeats no commit.
 
     Whoever is cancelled again and again while it ends goes at once; it ends all the same.
     """
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.shield(self.end_session())
+
+    async def with_transaction(self, coro: Callable[[Any], Awaitable[Result]], *options: Any, **named: Any) -> Result:
+        """As PyMongo's. Motor's own commits as it leaves its context manager, beyond its own repetitions."""
+        session: Any = self  # most of its attributes are made by Motor
+        end, pause = time.monotonic() + REPEATING, 0.005
+        while True:
+            session.start_transaction(*options, **named)
+            try:
+                result = await coro(self)
+                if session.in_transaction:
+                    await self._commit_until(end)
+            except BaseException as error:
+                if session.in_transaction:
+                    await session.abort_transaction()
+                if not _says(error, "TransientTransactionError") or time.monotonic() + pause > end:
+                    raise
+            else:
+                return result
+            await asyncio.sleep(random.random() * pause)
+            pause = min(1.5 * pause, MOST_PAUSE)
+
+    async def _commit_until(self, end: float) -> None:
+        while True:
+            try:
+                await self.commit_transaction()
+            except PyMongoError as error:
+                unknown = _says(error, "UnknownTransactionCommitResult") and not isinstance(error, ExecutionTimeout)
+                if not unknown or time.monotonic() > end:
+                    raise
+            else:
+                return
+
+
+def _says(error: BaseException, label: str) -> bool:
+    return isinstance(error, PyMongoError) and error.has_error_label(label)
 
 
 class MotorClient(core.AgnosticClient[Document]):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pymongo
 from pymongo.asynchronous.pool import Pool
 
+from sluice.changes import ChangeStream
 from sluice.drivers.arguments import client_arguments, is_srv, make_turnstile
-from sluice.drivers.connected import CLOSING, Client, Connected, Database, MemberPool, Session, StatsOf
+from sluice.drivers.connected import CLOSING, Client, Collection, Connected, Database, MemberPool, Session, StatsOf
 from sluice.drivers.members import Address, eligible, name_of
 from sluice.drivers.pymongo.client import AsyncClient
 from sluice.drivers.pymongo.pool import AsyncPool
@@ -73,10 +74,16 @@ class PyMongo:
     def eligible(self) -> set[str]:
         return eligible(self.topology, self._client.read_preference)
 
+    def session(self) -> AbstractAsyncContextManager[Session]:
+        return self._client.start_session()
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:
-        async with self._client.start_session() as session, await session.start_transaction():
+        async with self.session() as session, await session.start_transaction():
             yield session
+
+    async def watch(self, collection: Collection, **options: Any) -> ChangeStream:
+        return await collection.watch(**options)
 
     async def close(self) -> None:
         with pymongo.timeout(CLOSING):
