@@ -7,7 +7,7 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import bson
 
@@ -16,6 +16,7 @@ from sluice.coalescing.coalescer import Limits
 from sluice.coalescing.reader import Reader
 from sluice.coalescing.writer import Writer
 from sluice.drivers import driver
+from sluice.drivers.arguments import is_srv
 from sluice.drivers.connected import Client, Connected, Database, Document, Session, usable
 from sluice.drivers.members import name_of
 from sluice.errors import PoolUnavailable
@@ -42,17 +43,23 @@ OBSERVE_EVERY = 5.0
 class Sluice:
     """One worker's way to MongoDB. Open it in the process and on the loop that use it, never before a fork.
 
+    `slot` is the worker's place among those that share statistics; without one, it is among all of this user's on this
+    machine with the same `app_name` and database. It is closed with the Sluice.
+
     `prepare` runs once, when MongoDB is first reached (indexes, schema), and again until it succeeds; the worker is
-    not ready before, and writes are refused. The slot is closed with the Sluice.
+    not ready before, and writes are refused.
+
+    `async with` opens it, waits until MongoDB is reached, at most for `server_selection_timeout`, and closes it at the
+    end. Whether or not MongoDB was there, it serves, or says why not.
 
     Raises `ModuleNotFoundError`, which names the extra, where the driver isn't installed.
     """
 
-    def __init__(self, options: Options, slot: Slot, *, prepare: Prepare | None = None) -> None:
-        self.options = options
-        self.slot = slot
-        self.app_name = f"{options.app_name}-{socket.gethostname()}-{slot.number}"[:128]
+    def __init__(self, options: Options, slot: Slot | None = None, *, prepare: Prepare | None = None) -> None:
         self._connect = driver(options.driver)
+        self.options = options
+        self.slot = slot = slot or Slot.shared(f"{options.app_name}-{options.database}")
+        self.app_name = f"{options.app_name}-{socket.gethostname()}-{slot.number}"[:128]
         self._connected: Connected | None = None
         self._readiness = Readiness(self._reach, prepare, self._described)
         self._statistics = WorkerStatistics(options, slot, self.app_name, self._readiness.doubt)
@@ -69,8 +76,27 @@ class Sluice:
 
     # Opening and closing
 
+    async def __aenter__(self) -> Self:
+        await self.open()
+        await self.wait_until_prepared(self.options.server_selection_timeout)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
     async def open(self) -> None:
-        """Start connecting. Returns at once, whether or not MongoDB is there."""
+        """Start connecting. Returns at once, whether or not MongoDB is there.
+
+        Raises what the driver raises for options that it doesn't take; the slot is free again then.
+        """
+        if not is_srv(self.options):
+            try:
+                await self._make_client()
+            except OSError:
+                pass  # a file with certificates, say: the attempt below meets it again, and says so as long as it lasts
+            except BaseException:
+                self.slot.close()
+                raise
         self._attempt = asyncio.create_task(self._readiness.attempt(), name="sluice-reach")
         self._heart = asyncio.create_task(self._beat(), name="sluice-heart")
         self.publish()
@@ -266,10 +292,13 @@ class Sluice:
         connected = self._connected
         return connected is not None and connected.topology.has_writable_server() and bool(usable(connected))
 
-    async def _reach(self) -> Database:
-        """Connect, and reach the primary. Raises what the driver raises."""
+    async def _make_client(self) -> None:
         if self._connected is None:
             self._connected = await self._connect(self.options, self.app_name, self._statistics.of_pool)
+
+    async def _reach(self) -> Database:
+        """Connect, and reach the primary. Raises what the driver raises."""
+        await self._make_client()
         await self.ping()
         return self.database
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,24 @@ GOVERNED = {
 }
 """The driver's options, in small letters, that a field decides: said twice, one would silently lose."""
 _ONLY_HERE = {"host": "url", "port": "url", "appname": "app_name", "_pool_class": "driver", "io_loop": "driver"}
+_LEAST = {
+    "max_pool_size": 1,
+    "min_pool_size": 0,
+    "wait_queue_multiple": 0,
+    "lanes": 1,
+    "batch": 1,
+    "batch_bytes": 1,
+    "planned_connections": 0,
+}
+_TIMES = (
+    "max_idle_time",
+    "connect_timeout",
+    "socket_timeout",
+    "server_selection_timeout",
+    "heartbeat_frequency",
+    "wait_queue_timeout",
+    "slow_operation",
+)
 
 
 def milliseconds(seconds: float) -> int:
@@ -46,11 +65,12 @@ class Options:
     `batch_bytes` are the limits of coalesced reads and writes (`coalescing.Limits`).
 
     `client`: further keyword arguments of the driver's client, such as `event_listeners`, `server_api`, `tlsCAFile`,
-    `auto_encryption_opts` or `type_registry`. Times are with their zone and UUIDs are `standard` unless `tz_aware` and
-    `uuidRepresentation` are given, there or in the URL; an `appName` in the URL counts where `app_name` isn't given.
+    `auto_encryption_opts`, `tz_aware` or `type_registry`; the driver's defaults hold for what neither they nor the URL
+    give. An `appName` in the URL counts where `app_name` isn't given.
 
-    Raises `ValueError`, which names the option, for one that a field decides, one that is given both in the URL and in
-    `client`, and `w=0`: nobody would hear of a write that failed.
+    Raises `ValueError`, which names the option and what is allowed, for a number out of its range, for an option of the
+    driver that a field decides or that is given both in the URL and in `client`, and for `w=0`: nobody would hear of
+    a write that failed.
     """
 
     url: str
@@ -58,7 +78,7 @@ class Options:
     monitoring_url: str | None = None
     driver: Driver = "pymongo"
     max_pool_size: int = 100
-    min_pool_size: int = 10
+    min_pool_size: int = 0
     max_idle_time: float | None = 30.0
     connect_timeout: float = 5.0
     socket_timeout: float = 10.0
@@ -75,6 +95,16 @@ class Options:
     client: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"option {name}={getattr(self, name)}: allowed is {least} or more")
+        if self.min_pool_size > self.max_pool_size:
+            most = f"max_pool_size, {self.max_pool_size}"
+            raise ValueError(f"option min_pool_size={self.min_pool_size}: allowed is up to {most}")
+        for name in _TIMES:
+            seconds = getattr(self, name)
+            if seconds is not None and not 0 < seconds < math.inf:
+                raise ValueError(f"option {name}={seconds}: allowed is more than 0, in seconds")
         in_url = {name.lower(): (name, value) for name, value in url_options(self.url)}
         given = {name.lower(): (name, value) for name, value in self.client.items()}
         for url in (self.url, self.monitoring_url or ""):
@@ -95,11 +125,6 @@ class Options:
 
     def __repr__(self) -> str:
         return f"Options(driver={self.driver!r}, database={self.database!r}, max_pool_size={self.max_pool_size})"
-
-    @property
-    def given(self) -> frozenset[str]:
-        """The names, in small letters, of the driver's options that the URL or `client` gives."""
-        return frozenset(name.lower() for name in (*dict(url_options(self.url)), *self.client))
 
     @property
     def queue_limit(self) -> int:

@@ -20,7 +20,7 @@ from app.settings.errors import SettingsError, describe, shown
 from app.settings.lists import Networks, Origins
 from app.settings.mongodb_url import database_of, masked, options_of, secrets_of
 from app.settings.stack import StackSettings
-from sluice import Demand, Driver, Options, largest_pool
+from sluice import Demand, Driver, Options, largest_pool, url_options
 
 PoolProfile = Literal["default", "high-traffic", "low-traffic"]
 TimeoutProfile = Literal["default", "aggressive", "conservative"]
@@ -39,6 +39,8 @@ TIMEOUT_PROFILES: dict[str, dict[str, int]] = {
 ENV_FILES = (Path(__file__).parents[3] / ".env", Path(".env"))
 """What is in the second wins over the first, and the environment over both."""
 SECRETS = ("mongodb_url", "monitoring_url", "api_key")
+_CODEC = {"tz_aware": True, "uuidRepresentation": "standard"}
+"""How values are read, unless the URL says otherwise: times with their zone."""
 _ADDRESS = re.compile(r"unix:.+|fd://[0-9]+|(?:[^:/\s]+|\[[0-9a-fA-F:.]+\]|)(?::([0-9]{1,5}))?")
 _API_KEY = re.compile(r"[!-~]+")
 """What every client sends in a header as the same bytes."""
@@ -193,6 +195,7 @@ class Settings(BaseSettings):
     def options(self) -> Options:
         """What `sluice` needs of it."""
         url = self.mongodb_url.get_secret_value()
+        in_url = {name.lower() for name, _ in url_options(url)}
         return Options(
             url=url,
             database=self.database_name,
@@ -212,6 +215,7 @@ class Settings(BaseSettings):
             batch_bytes=self.coalesce_batch_bytes,
             slow_operation=self.slow_operation_ms / 1000,
             planned_connections=self.demand.connections,
+            client={name: value for name, value in _CODEC.items() if name.lower() not in in_url},
         )
 
     def check_start(self) -> None:

@@ -17,9 +17,7 @@ def is_srv(options: Options) -> bool:
 
 def client_arguments(options: Options, app_name: str) -> dict[str, Any]:
     """The keyword arguments of the client, but for `_pool_class`."""
-    codec = {"tz_aware": True, "uuidRepresentation": "standard"}
     return {
-        **{name: value for name, value in codec.items() if name.lower() not in options.given},
         **options.client,
         "host": options.url,
         "appname": app_name,

@@ -11,9 +11,11 @@ import errno
 import fcntl
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
 
 from sluice.statistics.encoding import decode, encode
 from sluice.statistics.snapshot import WorkerSnapshot
@@ -41,6 +43,14 @@ class Slot:
         """A slot that is held. Raises `OSError` as `hold` does."""
         slot = cls(directory)
         slot.hold()
+        return slot
+
+    @classmethod
+    def shared(cls, name: str) -> Slot:
+        """A slot in `shared_folder(name)`; held, or where that can't be now, whoever publishes tries again."""
+        slot = cls(shared_folder(name))
+        with suppress(OSError):
+            slot.hold()
         return slot
 
     def hold(self) -> None:
@@ -96,6 +106,13 @@ class Slot:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def shared_folder(name: str) -> Path:
+    """Where this user's processes on this machine that give the same name find each other: shared memory, if any."""
+    memory = Path("/dev/shm")  # noqa: S108 that the folder isn't another user's, `hold` checks
+    place = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+    return place / f"sluice-{os.geteuid()}-{quote(name, safe='')}"
 
 
 def read_all(directory: Path) -> list[WorkerSnapshot]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from bson.codec_options import TypeEncoder, TypeRegistry
 from bson.raw_bson import RawBSONDocument
+from pymongo import AsyncMongoClient
 from pymongo.monitoring import (
     CommandFailedEvent,
     CommandListener,
@@ -80,29 +81,30 @@ async def test_codec_options(open_sluice: OpenSluice) -> None:
         def transform_python(self, value: complex) -> str:
             return str(value)
 
-    sluice = await open_sluice(client={"type_registry": TypeRegistry([AsHex()]), "tz_aware": False})
+    given = {"type_registry": TypeRegistry([AsHex()]), "tz_aware": False, "uuidRepresentation": "standard"}
+    sluice = await open_sluice(client=given)
     await sluice.collection("things").insert_one({"_id": ID, "at": moment, "uuid": number, "complex": 1j})
     found = await sluice.collection("things").find_one()
     assert found == {"_id": ID, "at": moment.replace(tzinfo=None), "uuid": number, "complex": "1j"}
-    again = await open_sluice(client={"document_class": RawBSONDocument}, database=sluice.options.database)
+    again = await open_sluice(
+        client={"document_class": RawBSONDocument, "tz_aware": True}, database=sluice.options.database
+    )
     raw = await again.collection("things").find_one()
     assert isinstance(raw, RawBSONDocument)
     assert raw["at"] == moment
 
 
 async def test_codec_options_in_the_url(open_sluice: OpenSluice, options: Options) -> None:
-    url = f"{options.url}&tz_aware=false&uuidRepresentation=unspecified&appName=shop"
+    url = f"{options.url}&tz_aware=true&uuidRepresentation=standard&appName=shop"
     sluice = await open_sluice(url=url, app_name="")
     assert sluice.app_name.startswith("shop-")
     codec = sluice.database.codec_options
-    assert (codec.tz_aware, codec.uuid_representation) == (False, 0)
+    assert (codec.tz_aware, codec.uuid_representation) == (True, 4)
 
 
-async def test_without_any_times_have_a_zone_and_uuids_are_standard(open_sluice: OpenSluice) -> None:
+async def test_without_any_the_drivers_defaults_hold(open_sluice: OpenSluice) -> None:
     sluice = await open_sluice()
-    moment, number = datetime(2026, 1, 2, tzinfo=UTC), UUID(int=7)
-    await sluice.collection("things").insert_one({"_id": ID, "at": moment, "uuid": number})
-    assert await sluice.collection("things").find_one() == {"_id": ID, "at": moment, "uuid": number}
+    assert sluice.database.codec_options == AsyncMongoClient("mongodb://h").codec_options
 
 
 @pytest.mark.parametrize("name", GOVERNED)
@@ -120,6 +122,12 @@ def test_what_a_field_decides_is_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"max_pool_size": 0}, "option max_pool_size=0: allowed is 1 or more$"),
+        ({"max_pool_size": 4, "min_pool_size": 5}, "option min_pool_size=5: allowed is up to max_pool_size, 4$"),
+        ({"batch": -1}, "option batch=-1: allowed is 1 or more$"),
+        ({"socket_timeout": 0}, "option socket_timeout=0: allowed is more than 0, in seconds$"),
+        ({"max_idle_time": float("nan")}, "option max_idle_time=nan: allowed is more than 0, in seconds$"),
+        ({"wait_queue_timeout": float("inf")}, "option wait_queue_timeout=inf: allowed is more than 0, in seconds$"),
         ({"client": {"host": "mongodb://other/"}}, "option host in client: set url instead"),
         ({"client": {"appname": "x"}}, "option appname in client: set app_name instead"),
         ({"client": {"_pool_class": object}}, "option _pool_class in client: set driver instead"),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import uuid
+from dataclasses import replace
 from pathlib import Path
 from types import FunctionType
 
 import pytest
+from pymongo.errors import ConfigurationError
 
 import sluice
-from sluice import Limits, PoolUnavailable
+from sluice import Limits, Options, PoolUnavailable, Slot, Sluice, statistics
 from sluice.options import milliseconds
 from tests.conftest import OpenSluice
 
@@ -85,6 +89,41 @@ def test_a_name_that_is_not_public_is_an_ordinary_mistake() -> None:
 @pytest.mark.parametrize("numbers", [range(100_001), range(100_001, 10_000_001, 997)], ids=["all", "some"])
 def test_whole_milliseconds_pass_through_unchanged(numbers: range) -> None:
     assert [number for number in numbers if milliseconds(number / 1000) != number] == []
+
+
+async def test_with_async_with_it_is_opened_and_closed(options: Options, tmp_path: Path) -> None:
+    slot = Slot.claim(tmp_path)
+    async with Sluice(options, slot) as sluice:
+        assert sluice.ready
+        await sluice.collection("things").insert_one({})
+    with pytest.raises(PoolUnavailable):
+        sluice.collection("things")
+    assert Slot.claim(tmp_path).number == slot.number
+
+
+async def test_without_a_slot_workers_of_one_name_share_a_folder(options: Options) -> None:
+    name = f"test {uuid.uuid4()}/"
+    try:
+        async with Sluice(replace(options, app_name=name)) as one, Sluice(replace(options, app_name=name)) as other:
+            assert one.slot.directory == other.slot.directory
+            one.publish()
+            known = statistics.read_all(one.slot.directory)
+        assert [worker.worker for worker in known] == [0, 1]
+        assert one.slot.directory.stat().st_mode & 0o777 == 0o700
+        async with Sluice(replace(options, app_name=name, database=f"{options.database}_")) as another:
+            assert another.slot.directory != one.slot.directory
+        shutil.rmtree(another.slot.directory)
+    finally:
+        shutil.rmtree(one.slot.directory)
+
+
+async def test_options_that_the_driver_refuses_are_told_when_it_is_opened(options: Options, tmp_path: Path) -> None:
+    slot = Slot.claim(tmp_path)
+    with pytest.raises(ValueError, match="retryWrites"):
+        await Sluice(replace(options, client={"retryWrites": "perhaps"}), slot).open()
+    with pytest.raises(ConfigurationError):
+        await Sluice(replace(options, url="http://h"), Slot.claim(tmp_path)).open()
+    assert Slot.claim(tmp_path).number == slot.number == 0
 
 
 async def test_times_are_reported_and_handed_to_the_driver_as_they_were_set(open_sluice: OpenSluice) -> None:
