@@ -6,6 +6,7 @@ from importlib import import_module
 
 from fastapi import FastAPI
 
+from app.http import openapi
 from app.lifespan import lifespan
 from app.security import BEFORE_THE_BODY
 from app.serving import assembly, process
@@ -21,6 +22,7 @@ is safe. `X-Request-ID` and `traceparent` are taken over and sent back; `Server-
 """
 
 TAGS = [
+    {"name": "users", "description": "The example: people with a unique e-mail address. Changes name a version."},
     {"name": "health", "description": "For orchestrators (`live`, `ready`) and for people."},
     {"name": "statistics", "description": "The connection pools, over all workers."},
 ]
@@ -34,6 +36,9 @@ def create_app(settings: Settings) -> FastAPI:
         version="0.1.0",
         description=DESCRIPTION,
         openapi_tags=TAGS,
+        license_info={"name": "MIT", "identifier": "MIT"},
+        servers=[{"url": "/", "description": "This service."}],
+        generate_unique_id_function=openapi.operation_id,
         lifespan=lifespan(settings, [resource.prepare for resource in resources]),
     )
     for resource in resources:

@@ -13,6 +13,7 @@ from sluice.client import Sluice
 from sluice.coalescing.coalescer import Limits
 from sluice.coalescing.reader import Reader
 from sluice.coalescing.writer import Writer, write_error
+from sluice.drivers.members import Role
 from sluice.errors import (
     NOTHING_WRITTEN,
     REFUSAL_CODES,
@@ -51,6 +52,7 @@ __all__ = [
     "QueueFull",
     "QueueTimeout",
     "Reader",
+    "Role",
     "Slot",
     "Sluice",
     "SluiceCollector",

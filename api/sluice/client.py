@@ -7,7 +7,7 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import bson
 
@@ -18,7 +18,7 @@ from sluice.coalescing.writer import Writer
 from sluice.drivers import driver
 from sluice.drivers.arguments import is_srv
 from sluice.drivers.connected import Client, Connected, Database, Document, Session, usable
-from sluice.drivers.members import name_of
+from sluice.drivers.members import Role, name_of
 from sluice.errors import PoolUnavailable
 from sluice.options import Options
 from sluice.readiness import Prepare, Readiness
@@ -266,12 +266,12 @@ class Sluice:
         """Whether the other workers know what this one knows."""
         return self._statistics.published
 
-    def roles(self) -> dict[str, str]:
+    def roles(self) -> dict[str, Role]:
         """Each known member's role as the driver sees it now (`RSPrimary`, `RSSecondary`, `Unknown`, …)."""
         if self._connected is None:
             return {}
         servers = self._connected.topology.server_descriptions().values()
-        return {name_of(server.address): server.server_type_name for server in servers}
+        return {name_of(server.address): cast("Role", server.server_type_name) for server in servers}
 
     def snapshot(self) -> WorkerSnapshot:
         """Everything about this worker, in one step: nothing else runs meanwhile."""

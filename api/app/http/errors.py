@@ -242,6 +242,9 @@ def problem_of(error: Exception, method: str = "GET", refusal: Exception | None 
     match error:
         case Problem():
             return error
+        case RequestValidationError() if _lacks_if_match(error):
+            detail = "If-Match is needed: the ETag that you read, or * for any"
+            return Problem(problems.PRECONDITION_REQUIRED, detail)
         case RequestValidationError():
             return Problem(problems.INVALID, "some fields are not as they should be", extra={"errors": _fields(error)})
         case HTTPException():
@@ -279,6 +282,12 @@ async def _answer(request: Request, error: Exception) -> Response:
     if methods and request.method not in methods:  # a route may refuse one itself
         problem.headers = {"Allow": ", ".join(methods)}  # the framework knows those of one route
     return problems.response(request, problem)
+
+
+def _lacks_if_match(error: RequestValidationError) -> bool:
+    """Whether nothing but a precondition is missing (RFC 6585, section 3)."""
+    found = [(details["type"], ".".join(map(str, details["loc"])).lower()) for details in error.errors()]
+    return found == [("missing", "header.if-match")]
 
 
 def _fields(error: RequestValidationError) -> list[dict[str, str]]:

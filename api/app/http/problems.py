@@ -6,14 +6,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from app.http import context
+from app.http.headers import sends
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -53,6 +54,10 @@ NOT_IMPLEMENTED = of_status(501)
 BUSY = Kind("/problems/busy", 503, "The service is busy", 1)
 
 
+_HEADERS = {401: ("WWW-Authenticate",), 405: ("Allow",), 412: ("ETag",), 503: ("Retry-After",)}
+"""What such answers may have, for the API's document."""
+
+
 class Problem(HTTPException):
     """Raise it to answer with this problem. `extra` are more members of the body.
 
@@ -72,17 +77,26 @@ class Problem(HTTPException):
         self.extra = extra or {}
 
 
+class WrongField(BaseModel):
+    """What is wrong with one field of a request."""
+
+    field: str
+    message: str
+    type: str
+
+
 class ProblemDetails(BaseModel):
-    """A problem, as every error is reported (RFC 9457)."""
+    """A problem, as every error is reported (RFC 9457): `type` says which, and never changes."""
 
     model_config = ConfigDict(extra="allow")
 
-    type: str
+    type: Annotated[str, Field(examples=["/problems/queue-full"])]
     title: str
     status: int
     detail: str
-    instance: str
+    instance: Annotated[str, Field(description="The request's path.")]
     request_id: str
+    errors: Annotated[list[WrongField], Field(description="Of a request that doesn't fit the schema.")] = []
 
 
 def response(request: HTTPConnection, problem: Problem) -> Response:
@@ -106,5 +120,11 @@ def response(request: HTTPConnection, problem: Problem) -> Response:
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer with these problems, for the API's documentation."""
-    schema = {"content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}}
-    return {status: {"description": of_status(status).title, **schema} for status in statuses}
+    schema = {"$ref": "#/components/schemas/ProblemDetails"}
+    return {
+        status: {
+            **sends(*_HEADERS.get(status, ()), description=of_status(status).title),
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status in statuses
+    }

@@ -10,28 +10,28 @@ from pydantic import BaseModel
 from app.http.problems import Kind, Problem, documented
 from app.observe.single_flight import SingleFlight
 from app.observe.stats import completeness, everyone
-from sluice import statistics
+from sluice import Driver, Role, statistics
 
 router = APIRouter(prefix="/health", tags=["health"])
 
 NOT_READY = Kind("/problems/not-ready", 503, "This worker is not ready", 1)
 
 
-class State(BaseModel):
-    """One word."""
+class WorkerState(BaseModel):
+    """Whether this worker runs, or can serve."""
 
     status: Literal["alive", "ready"]
 
 
-class Member(BaseModel):
+class MemberHealth(BaseModel):
     """A member of the replica set: its role as the driver sees it, its lag in seconds as it says itself."""
 
     address: str
-    role: str
+    role: Role
     lag_seconds: float | None
 
 
-class PoolState(BaseModel):
+class PoolHealth(BaseModel):
     """Connections over all workers and members."""
 
     open: int
@@ -51,21 +51,21 @@ class Health(BaseModel):
     status: Literal["ok", "degraded", "unavailable"]
     reason: str | None
     version: str
-    driver: str
+    driver: Driver
     worker: int
     workers: int
-    pool: PoolState
-    members: list[Member]
+    pool: PoolHealth
+    members: list[MemberHealth]
     statistics: Literal["complete", "incomplete"]
 
 
-@router.get("/live", response_model=State)
+@router.get("/live", response_model=WorkerState)
 async def live() -> Response:
     """The worker runs. Never asks MongoDB."""
     return Response(b'{"status":"alive"}', media_type="application/json")
 
 
-@router.get("/ready", response_model=State, responses=documented(503))
+@router.get("/ready", response_model=WorkerState, responses=documented(503))
 async def ready(request: Request) -> Response:
     """The worker can serve: it knows a primary and its pool is open. Takes no connection."""
     sluice = request.app.state.sluice
@@ -75,7 +75,7 @@ async def ready(request: Request) -> Response:
 
 
 @router.get("", response_model=Health, responses={503: {"model": Health, "description": "Unavailable"}})
-async def health(request: Request) -> Response:
+async def status(request: Request) -> Response:
     """How the service is: pool, members with role and lag, version."""
     body = await request.app.state.health.get()
     return Response(body.model_dump_json(), 503 if body.status == "unavailable" else 200, media_type="application/json")
@@ -91,7 +91,7 @@ async def _health(app: FastAPI) -> Health:
     summary = statistics.summarize(await everyone(sluice))
     lags = {status.member: status.lag for status in summary.server_view}
     members = [
-        Member(address=address, role=role, lag_seconds=lags.get(address))
+        MemberHealth(address=address, role=role, lag_seconds=lags.get(address))
         for address, role in sorted(sluice.roles().items())
     ]
     lost = [member.address for member in members if member.role == "Unknown"]
@@ -103,7 +103,7 @@ async def _health(app: FastAPI) -> Health:
         driver=sluice.options.driver,
         worker=sluice.slot.number,
         workers=len(summary.workers),
-        pool=PoolState(
+        pool=PoolHealth(
             open=summary.pool.current_connections,
             used=summary.pool.active_connections,
             idle=summary.pool.idle_connections,

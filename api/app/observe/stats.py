@@ -104,7 +104,7 @@ _Answer = _model(
 )
 
 
-@router.get("/connection-stats", response_model=_Answer)
+@router.get("/connection-stats", name="pools", response_model=_Answer)
 async def connection_stats(request: Request) -> Response:
     """The connection pools: sums over all workers, then per member and per worker, and the members' own view."""
     return Response(await request.app.state.stats.get(), media_type="application/json")

@@ -9,13 +9,22 @@ from typing import Annotated, Any, Literal
 
 from bson import ObjectId
 from bson.errors import InvalidId
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from app.http import problems
 from app.http.problems import Problem
 from app.users.model import Email
 
 Sort = Literal["created_at", "-created_at", "name", "-name", "age", "-age"]
+_SORT_NAMES: list[JsonValue] = [
+    "created_at",
+    "created_at_descending",
+    "name",
+    "name_descending",
+    "age",
+    "age_descending",
+]
+"""For generated clients, which can't make names of a `-`."""
 Document = dict[str, Any]
 INT64 = 1 << 63
 """What MongoDB's integers stay below."""
@@ -28,7 +37,10 @@ class Listing(BaseModel):
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     cursor: Annotated[str | None, Field(max_length=2_000, description="`next_cursor` of the page before")] = None
-    sort: Annotated[Sort, Field(description="A leading `-` turns the order around")] = "created_at"
+    sort: Annotated[
+        Sort,
+        Field(description="A leading `-` turns the order around", json_schema_extra={"x-enum-varnames": _SORT_NAMES}),
+    ] = "created_at"
     email: Email | None = None
     city: Annotated[str, StringConstraints(strip_whitespace=True, max_length=100)] | None = None
     tag: Annotated[str, StringConstraints(strip_whitespace=True, max_length=50)] | None = None

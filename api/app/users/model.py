@@ -6,7 +6,16 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
 from bson import ObjectId
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator, validate_email
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SkipValidation,
+    StringConstraints,
+    model_validator,
+    validate_email,
+)
 
 BULK_LIMIT = 1_000
 
@@ -70,6 +79,7 @@ class User(BaseModel):
     """A user as stored; times in UTC. Its version, which counts its changes, is its ETag."""
 
     model_config = ConfigDict(
+        json_schema_serialization_defaults_required=True,  # a document may lack them, an answer never does
         json_schema_extra={
             "example": {
                 "id": "66f1a2b3c4d5e6f7a8b9c0d1",
@@ -78,7 +88,7 @@ class User(BaseModel):
                 "updated_at": "2026-11-23T01:49:00.123Z",
                 "version": 1,
             }
-        }
+        },
     )
 
     id: str
@@ -102,7 +112,7 @@ class User(BaseModel):
         return f'"{self.version}"'
 
 
-class Page(BaseModel):
+class UserPage(BaseModel):
     """Some users, and where to go on: `next_cursor` is null on the last page.
 
     `unreadable` counts documents in their midst that are no users.
@@ -110,11 +120,20 @@ class Page(BaseModel):
 
     items: list[User]
     next_cursor: str | None
-    unreadable: int = 0
+    unreadable: int
 
 
-class BulkItem(BaseModel):
+class UserBulk(BaseModel):
+    """Users to create at once."""
+
+    # As they were sent: what is wrong with one shall not keep the others from being created.
+    users: Annotated[list[SkipValidation[NewUser]], Field(min_length=1, max_length=BULK_LIMIT)]
+
+
+class UserBulkItem(BaseModel):
     """What became of one user of a bulk: created (201), taken (409), refused (422) or not taken in just now (5xx)."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 
     index: int
     status: int
@@ -122,12 +141,12 @@ class BulkItem(BaseModel):
     detail: str | None = None
 
 
-class BulkOutcome(BaseModel):
+class UserBulkOutcome(BaseModel):
     """What became of each user of a bulk, in the order in which they were sent."""
 
     created: int
     failed: int
-    items: list[BulkItem]
+    items: list[UserBulkItem]
 
 
 SCHEMA: dict[str, Any] = {

@@ -14,7 +14,7 @@ from app.data import unreadable
 from app.data.collections import ensure
 from app.data.unreadable import LENIENT, UNREADABLE
 from app.users.listing import Listing
-from app.users.model import READABLE, SCHEMA, NewUser, Page, User, UserChange
+from app.users.model import READABLE, SCHEMA, NewUser, User, UserChange, UserPage
 from sluice import Sluice, write_error
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Users:
             documents = await cursor.to_list(listing.limit + 1)
         return [(document, _user_or_none(document)) for document in documents]
 
-    async def list(self, listing: Listing) -> Page:
+    async def list(self, listing: Listing) -> UserPage:
         """One page. Raises `Problem` (422) for a cursor that isn't one of this listing."""
         query = listing.query()
         found = await self._find(query, listing)
@@ -100,7 +100,7 @@ class Users:
         if others:  # again without them: a page must end with one from which the next can continue
             found = await self._find({"$and": [query, READABLE]}, listing)
         page = found[: listing.limit]
-        return Page(
+        return UserPage(
             items=[user for _, user in page if user is not None],
             next_cursor=listing.next_cursor(page[-1][0]) if len(found) > len(page) else None,
             unreadable=others,

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any
+from typing import Annotated
 
 from bson import ObjectId
-from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import ValidationError
 from pymongo.errors import WriteError
 
 from app.dependencies import SluiceDep
 from app.http import errors, problems
 from app.http.etags import unchanged, versions
+from app.http.headers import sends
 from app.http.problems import Problem, documented
 from app.security import require_api_key
 from app.users.listing import Listing
-from app.users.model import BULK_LIMIT, BulkItem, BulkOutcome, NewUser, Page, User, UserChange
+from app.users.model import NewUser, User, UserBulk, UserBulkItem, UserBulkOutcome, UserChange, UserPage
 from app.users.repository import Users
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,12 @@ MOST_WRONG = 10
 ID_PATTERN = "^[0-9a-fA-F]{24}$"
 
 UserId = Annotated[str, Path(alias="id", pattern=ID_PATTERN, examples=["66f1a2b3c4d5e6f7a8b9c0d1"])]
-IfMatch = Annotated[str | None, Header(description='The version that you know, as its ETag said: `"3"`, or `*`')]
-IfNoneMatch = Annotated[str | None, Header(description="The ETag that you have: 304 if it is still right")]
+_if_match = Header(alias="If-Match", description='The version that you know, as its ETag said: `"3"`, or `*`')
+IfMatch = Annotated[str, _if_match]
+OptionalIfMatch = Annotated[str | None, _if_match]
+IfNoneMatch = Annotated[
+    str | None, Header(alias="If-None-Match", description="The ETag that you have: 304 if it is still right")
+]
 
 
 async def get_users(sluice: SluiceDep) -> Users:
@@ -43,9 +48,13 @@ UsersDep = Annotated[Users, Depends(get_users)]
 @router.get(
     "/{id}",
     response_model=User,
-    responses={304: {"description": "Not changed"}, **documented(404, 422, 503, 504)},
+    responses={
+        200: sends("ETag"),
+        304: sends("ETag", description="Not changed"),
+        **documented(404, 422, 503, 504),
+    },
 )
-async def read_user(
+async def read(
     user_id: UserId, users: UsersDep, response: Response, if_none_match: IfNoneMatch = None
 ) -> User | Response:
     """Read a user."""
@@ -62,9 +71,9 @@ async def read_user(
     "",
     status_code=201,
     dependencies=[Depends(require_api_key)],
-    responses=documented(401, 409, 413, 415, 422, 503, 504),
+    responses={201: sends("Location", "ETag"), **documented(401, 409, 413, 415, 422, 503, 504)},
 )
-async def create_user(new: NewUser, users: UsersDep, request: Request, response: Response) -> User:
+async def create(new: NewUser, users: UsersDep, request: Request, response: Response) -> User:
     """Create a user. `Location` says where it is, `ETag` its version."""
     user = await users.create(new)
     response.headers["Location"] = f"{request.url.path}/{user.id}"
@@ -77,23 +86,19 @@ async def create_user(new: NewUser, users: UsersDep, request: Request, response:
     status_code=201,
     dependencies=[Depends(require_api_key)],
     responses={
-        207: {"model": BulkOutcome, "description": "Some were not created"},
+        207: {"model": UserBulkOutcome, "description": "Some were not created"},
         **documented(401, 413, 415, 422, 503, 504),
     },
 )
-async def create_users(
-    items: Annotated[list[dict[str, Any]], Body(embed=True, alias="users", min_length=1, max_length=BULK_LIMIT)],
-    users: UsersDep,
-    response: Response,
-) -> BulkOutcome:
+async def create_many(bulk: UserBulk, users: UsersDep, response: Response) -> UserBulkOutcome:
     """Create many users at once; each succeeds or fails by itself. 201 when all were created, else 207."""
-    outcomes: list[BulkItem] = []
+    outcomes: list[UserBulkItem] = []
     fitting: list[tuple[int, NewUser]] = []
-    for index, item in enumerate(items):
+    for index, item in enumerate(bulk.users):
         try:
             fitting.append((index, NewUser.model_validate(item)))
         except ValidationError as error:
-            outcomes.append(BulkItem(index=index, status=422, detail=_what_is_wrong(error)))
+            outcomes.append(UserBulkItem(index=index, status=422, detail=_what_is_wrong(error)))
     results = await users.create_many([new for _, new in fitting]) if fitting else []
     if unusual := [result for result in results if isinstance(result, WriteError) and not errors.is_callers(result)]:
         log.error("%d users of a bulk were not created: %s", len(unusual), errors.summary(unusual[-1]))
@@ -103,11 +108,11 @@ async def create_users(
     failed = len(outcomes) - created
     if failed:
         response.status_code = 207
-    return BulkOutcome(created=created, failed=failed, items=outcomes)
+    return UserBulkOutcome(created=created, failed=failed, items=outcomes)
 
 
-@router.get("", responses=documented(422, 503, 504))
-async def list_users(listing: Annotated[Listing, Query()], users: UsersDep) -> Page:
+@router.get("", name="list", responses=documented(422, 503, 504))
+async def list_page(listing: Annotated[Listing, Query()], users: UsersDep) -> UserPage:
     """List users page by page: send `next_cursor` back as `cursor`, with the same filters and order."""
     return await users.list(listing)
 
@@ -115,14 +120,10 @@ async def list_users(listing: Annotated[Listing, Query()], users: UsersDep) -> P
 @router.patch(
     "/{id}",
     dependencies=[Depends(require_api_key)],
-    responses=documented(400, 401, 404, 409, 412, 413, 415, 422, 428, 503, 504),
+    responses={200: sends("ETag"), **documented(400, 401, 404, 409, 412, 413, 415, 422, 428, 503, 504)},
 )
-async def update_user(
-    user_id: UserId, change: UserChange, users: UsersDep, response: Response, if_match: IfMatch = None
-) -> User:
+async def update(user_id: UserId, change: UserChange, users: UsersDep, response: Response, if_match: IfMatch) -> User:
     """Change some fields, unless somebody else changed the user meanwhile: If-Match names the version you saw."""
-    if if_match is None:
-        raise Problem(problems.PRECONDITION_REQUIRED, "If-Match is needed: the ETag that you read, or * for any")
     user = await users.update(ObjectId(user_id), change, versions(if_match))
     if user is None:
         raise await _mismatch(users, user_id)
@@ -136,7 +137,7 @@ async def update_user(
     dependencies=[Depends(require_api_key)],
     responses=documented(400, 401, 404, 412, 422, 503, 504),
 )
-async def delete_user(user_id: UserId, users: UsersDep, if_match: IfMatch = None) -> None:
+async def delete(user_id: UserId, users: UsersDep, if_match: OptionalIfMatch = None) -> None:
     """Delete a user, with If-Match only the version that you saw."""
     if not await users.delete(ObjectId(user_id), None if if_match is None else versions(if_match)):
         raise await _mismatch(users, user_id)
@@ -156,11 +157,11 @@ async def _mismatch(users: Users, user_id: str) -> Problem:
     )
 
 
-def _outcome(index: int, result: ObjectId | WriteError) -> BulkItem:
+def _outcome(index: int, result: ObjectId | WriteError) -> UserBulkItem:
     if isinstance(result, ObjectId):
-        return BulkItem(index=index, status=201, id=str(result))
+        return UserBulkItem(index=index, status=201, id=str(result))
     problem = errors.problem_of(result, "POST")
-    return BulkItem(index=index, status=problem.kind.status, detail=problem.detail)
+    return UserBulkItem(index=index, status=problem.kind.status, detail=problem.detail)
 
 
 def _what_is_wrong(error: ValidationError) -> str:

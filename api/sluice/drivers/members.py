@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pymongo.topology_description import TopologyDescription
 
 Address: TypeAlias = tuple[str, int | None]
+Role: TypeAlias = Literal[
+    "Unknown",
+    "Mongos",
+    "RSPrimary",
+    "RSSecondary",
+    "RSArbiter",
+    "RSOther",
+    "RSGhost",
+    "Standalone",
+    "LoadBalancer",
+]
+"""What a member is, as the drivers' specification names it (`pymongo.server_type.SERVER_TYPE`)."""
 
 
 def name_of(address: Address) -> str:

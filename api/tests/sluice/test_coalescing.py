@@ -50,7 +50,7 @@ async def outcome(awaitable: Any) -> Any:
 
 
 async def test_every_kind_of_key_reads_as_in_a_single_query(open_sluice: OpenSluice) -> None:
-    sluice = await open_sluice()
+    sluice = await open_sluice(client={"tz_aware": True, "uuidRepresentation": "standard"})
     collection = sluice.collection("keys")
     await collection.insert_many([{"_id": key, "n": number} for number, key in enumerate(STORED)])
     alone = [await outcome(collection.find_one({"_id": key})) for key in ASKED]

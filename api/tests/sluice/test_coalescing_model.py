@@ -324,7 +324,8 @@ def run(options: Options, tmp_path: Path, replica_set: ReplicaSet) -> Iterator[C
     with asyncio.Runner() as runner, replica_set.direct(replica_set.primary()) as admin:
 
         async def opened() -> Sluice:
-            small = replace(options, max_pool_size=3, wait_queue_multiple=4, wait_queue_timeout=0.5)
+            codec = {"uuidRepresentation": "standard"}
+            small = replace(options, max_pool_size=3, wait_queue_multiple=4, wait_queue_timeout=0.5, client=codec)
             sluice = Sluice(small, Slot.claim(tmp_path))
             await sluice.open()
             await until(lambda: sluice.ready)
