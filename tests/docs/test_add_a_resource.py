@@ -89,8 +89,12 @@ def test_its_test_runs_as_the_guide_says(run: Run, tmp_path: Path) -> None:
 
 def test_the_rest_of_the_tests_know_the_new_resource(run: Run) -> None:
     mongod = os.environ["SLUICE_MONGOD"]
-    tests = ("api/tests/app/test_rooms.py", "api/tests/app/test_app.py", "tests/kubernetes/test_manifests.py")
-    run("pytest", "-q", "-p", "no:cacheprovider", *tests, SLUICE_MONGOD=mongod)
+    run(
+        *("pytest", "-q", "-p", "no:cacheprovider"),
+        *(f"api/tests/app/test_{name}.py" for name in ("app", "collections", "private_names", "rooms")),
+        "tests/kubernetes/test_manifests.py",
+        SLUICE_MONGOD=mongod,
+    )
 
 
 @pytest.fixture(scope="module")
