@@ -32,6 +32,8 @@ COMMANDS: list[str] = re.findall(r"^```sh\n(.*?)^```$", GUIDE, re.MULTILINE | re
 TEST, LISTEN, ORDER = COMMANDS
 ADDRESS = "http://localhost:8000"
 
+pytestmark = pytest.mark.timeout(300)
+
 TEA = {"product": "tea", "amount": 1}
 Run = Callable[..., str]
 
