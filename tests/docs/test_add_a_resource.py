@@ -294,6 +294,18 @@ async def test_listeners_starve_nobody_and_miss_nothing_while_workers_are_replac
             assert (answer.status_code, answer.json()["type"]) == problem
 
 
+def test_whoever_was_away_for_too_long_is_told(server: Server, replica_set: ReplicaSet) -> None:
+    events = f"{server.address}/orders/events"
+    with replica_set.direct(replica_set.primary()) as client:
+        lost = {"failCommands": ["aggregate"], "errorCode": 286}
+        client.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=lost)
+        try:
+            answer = httpx.get(events, headers={"Last-Event-ID": "82"})
+        finally:
+            client.admin.command("configureFailPoint", "failCommand", mode="off")
+    assert (answer.status_code, answer.json()["type"]) == (410, "/problems/changes-lost")
+
+
 async def test_the_stock_is_neither_oversold_nor_left_over(server: Server) -> None:
     async with httpx.AsyncClient(base_url=server.address, timeout=60) as http:
         await http.put("/stock/tea", json={"amount": 20})
