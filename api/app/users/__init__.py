@@ -1,4 +1,4 @@
-"""The example resource. To add another, copy this folder and name it in `app/main.py`."""
+"""The example resource. docs/add-a-resource.md makes another."""
 
 from app.users.repository import prepare
 from app.users.routes import router

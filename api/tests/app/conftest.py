@@ -1,19 +1,29 @@
-"""What the service's own tests share: settings that don't read the machine's environment, and a client for an app."""
+"""What the service's own tests share: settings that don't read the machine's environment, a client for an app, and the
+whole service with a database of its own."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
+import uvicorn
+from fastapi import FastAPI
+from pymongo import MongoClient
 from starlette.types import ASGIApp
 
+from app.main import create_app
 from app.observe import http_metrics, metric_values
+from app.serving.http_protocol import HttpProtocol
 from app.settings.model import Settings, load
+from stack.free_ports import free_ports
+from stack.replica_set import ReplicaSet
 
 Client = Callable[[ASGIApp], AbstractAsyncContextManager[httpx.AsyncClient]]
 
@@ -41,6 +51,39 @@ def client() -> Client:
             yield client
 
     return serve
+
+
+class Service(NamedTuple):
+    """The running service: its application, whose `dependency_overrides` may be set, and a client that asks it."""
+
+    app: FastAPI
+    http: httpx.AsyncClient
+
+
+@pytest.fixture
+async def service(replica_set: ReplicaSet, driver: str, settings: Callable[..., Settings]) -> AsyncIterator[Service]:
+    """The whole service on a real server and a real replica set, with each driver in turn.
+
+    It has a database of its own, which is dropped at the end.
+    """
+    database = f"test_{uuid.uuid4().hex[:8]}"
+    app = create_app(
+        settings(mongodb_url=replica_set.url, mongodb_driver=driver, database_name=database, min_pool_size=0)
+    )
+    (port,) = free_ports(1)
+    server = uvicorn.Server(uvicorn.Config(app, port=port, http=HttpProtocol, log_config=None))
+    serving = asyncio.create_task(server.serve())
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
+            async with asyncio.timeout(20):
+                while not server.started or (await http.get("/health/ready")).status_code != 200:
+                    await asyncio.sleep(0.05)
+            yield Service(app, http)
+    finally:
+        server.should_exit = True
+        await serving
+        with MongoClient[dict[str, Any]](replica_set.url) as client:
+            client.drop_database(database)
 
 
 @pytest.fixture(autouse=True)

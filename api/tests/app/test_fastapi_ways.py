@@ -31,6 +31,7 @@ from fastapi import (
     Response,
     UploadFile,
     WebSocket,
+    sse,
 )
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
 from fastapi.routing import iter_route_contexts
@@ -59,6 +60,8 @@ WAYS = ("direct", "table", "fastapi")
 NOBODY = "66f1a2b3c4d5e6f7a8b9c0d1"
 KEY = {"X-API-Key": "schluessel"}
 DEADLINE = 0.3
+DEFAULT_PATIENCE = 35
+"""Seconds that nginx waits for the next byte, by the defaults: 5 more than REQUEST_TIMEOUT_MS and TIMEOUT."""
 MakeApp = Callable[..., FastAPI]
 
 
@@ -505,6 +508,26 @@ async def test_events_are_sent_as_they_come(app: FastAPI, http: httpx.AsyncClien
     assert b"server-timing: " in head
     for part in (b'data: {"number":0}', b'data: {"number":2}', b"event: end\ndata: over"):
         assert part in body
+
+
+@pytest.mark.asyncio
+async def test_an_idle_stream_of_events_gives_signs_of_life(
+    app: FastAPI, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 0 < sse._PING_INTERVAL < DEFAULT_PATIENCE, "nginx would take an idle stream for dead"
+    monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.05)
+
+    @app.get("/idle", response_class=EventSourceResponse)
+    async def idle() -> AsyncIterator[str]:
+        await asyncio.Event().wait()
+        yield "never"
+
+    async with served(app, HttpProtocol) as client:
+        await ask(client, "/idle")
+        received = b""
+        while received.count(b": ping\n\n") < 2:
+            received += await receive(client)
+    assert (await http.head("/idle")).headers["content-type"].startswith("text/event-stream")
 
 
 @pytest.mark.asyncio

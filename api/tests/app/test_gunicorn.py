@@ -244,22 +244,22 @@ def test_a_folder_that_is_full_at_the_start_is_no_reason_not_to_serve(
     serves(server)
 
 
-ORDERS = """
+TICKETS = """
 import os, time
 from prometheus_client import Counter, Gauge, Histogram
 
-CREATED = Counter("orders_created", "Orders.")
-BY_COUNTRY = Counter("orders_by_country", "Orders.", ["country"])
-SECONDS = Histogram("order_seconds", "Time.", buckets=(1, 10))
-IN_PROGRESS = Gauge("orders_in_progress", "Orders.", multiprocess_mode="livesum")
-IMPORTS = Counter("orders_imports", "Times that this was imported.")
+CREATED = Counter("tickets_created", "Tickets.")
+BY_COUNTRY = Counter("tickets_by_country", "Tickets.", ["country"])
+SECONDS = Histogram("ticket_seconds", "Time.", buckets=(1, 10))
+IN_PROGRESS = Gauge("tickets_in_progress", "Tickets.", multiprocess_mode="livesum")
+IMPORTS = Counter("tickets_imports", "Times that this was imported.")
 IMPORTS.inc()
 
 from app.main import serve
 
 app = serve()
 
-@app.post("/orders")
+@app.post("/tickets")
 def create():
     CREATED.inc()
     BY_COUNTRY.labels("de").inc(2)
@@ -271,17 +271,17 @@ def create():
 
 
 def own_metrics(server: Server) -> dict[str, float]:
-    lines = [line for line in server.get("/metrics").splitlines() if line.startswith("order")]
+    lines = [line for line in server.get("/metrics").splitlines() if line.startswith("ticket")]
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
 @pytest.mark.parametrize("preload", ["false", "true"])
 def test_an_applications_own_metrics_are_right_over_all_workers(start: Start, tmp_path: Path, preload: str) -> None:
-    (tmp_path / "orders.py").write_text(ORDERS)
-    server = start(application="orders:app", PYTHONPATH=str(tmp_path), PRELOAD=preload, STATS_CACHE_MS="0")
+    (tmp_path / "tickets.py").write_text(TICKETS)
+    server = start(application="tickets:app", PYTHONPATH=str(tmp_path), PRELOAD=preload, STATS_CACHE_MS="0")
 
     def create(number: int) -> set[str]:
-        request = urllib.request.Request(f"http://127.0.0.1:{server.port}/orders", method="POST")
+        request = urllib.request.Request(f"http://127.0.0.1:{server.port}/tickets", method="POST")
         with ThreadPoolExecutor(8) as callers:
             return set(callers.map(lambda _: urllib.request.urlopen(request, timeout=5).read(), range(number)))  # noqa: S310
 
@@ -291,25 +291,25 @@ def test_an_applications_own_metrics_are_right_over_all_workers(start: Start, tm
         created += 20
     imports = 1 if preload == "true" else 2
     expected = {
-        "orders_created_total": created,
-        'orders_by_country_total{country="de"}': 2 * created,
-        'order_seconds_bucket{le="1.0"}': 0,
-        'order_seconds_bucket{le="10.0"}': created,
-        'order_seconds_bucket{le="+Inf"}': created,
-        "order_seconds_count": created,
-        "order_seconds_sum": 5 * created,
-        "orders_imports_total": imports,
+        "tickets_created_total": created,
+        'tickets_by_country_total{country="de"}': 2 * created,
+        'ticket_seconds_bucket{le="1.0"}': 0,
+        'ticket_seconds_bucket{le="10.0"}': created,
+        'ticket_seconds_bucket{le="+Inf"}': created,
+        "ticket_seconds_count": created,
+        "ticket_seconds_sum": 5 * created,
+        "tickets_imports_total": imports,
     }
     for _ in range(5):  # whichever worker answers
-        assert own_metrics(server) == expected | {"orders_in_progress": created}
+        assert own_metrics(server) == expected | {"tickets_in_progress": created}
     replace_workers(server)
     until(lambda: '"workers":2' in _health(server))
     imports += 0 if preload == "true" else 2
-    until(lambda: own_metrics(server)["orders_imports_total"] == imports)
-    assert own_metrics(server) == expected | {"orders_imports_total": imports, "orders_in_progress": 0}
+    until(lambda: own_metrics(server)["tickets_imports_total"] == imports)
+    assert own_metrics(server) == expected | {"tickets_imports_total": imports, "tickets_in_progress": 0}
     create(1)
-    assert own_metrics(server)["orders_created_total"] == created + 1
-    assert {name for name in server.files() if "order" in name} == set()
+    assert own_metrics(server)["tickets_created_total"] == created + 1
+    assert {name for name in server.files() if "ticket" in name} == set()
 
 
 def test_an_applications_metric_may_not_have_the_name_of_the_services(tmp_path: Path) -> None:

@@ -75,20 +75,22 @@ async def test_many_streams_leave_a_small_pool_to_others(open_sluice: OpenSluice
 
 
 async def test_a_full_pool_delays_changes_and_ends_no_stream(open_sluice: OpenSluice) -> None:
-    sluice = await open_sluice(max_pool_size=1, wait_queue_multiple=1, wait_queue_timeout=0.1)
+    sluice = await open_sluice(max_pool_size=1, wait_queue_multiple=1, wait_queue_timeout=0.5)
     await with_one_document(sluice)
+
+    def refusals() -> int:
+        return queue(sluice).refused_queue_full + queue(sluice).refused_queue_timeout
+
     async with watched(sluice) as changes:
-        waiting = asyncio.create_task(some(changes, 1))
+        waiting = asyncio.create_task(some(changes, 2))
         await insert(sluice, 1)
-        refusals = queue(sluice).refused_queue_full + queue(sluice).refused_queue_timeout
-        busy = background(slow(sluice, 0.5))
-        await until(
-            lambda: queue(sluice).refused_queue_full + queue(sluice).refused_queue_timeout > refusals or busy.done()
-        )
+        before = refusals()
+        busy = background(slow(sluice, 2))
+        await until(lambda: refusals() > before)
+        assert not waiting.done()
         await busy
-        assert keys(await waiting) == [1]
         await insert(sluice, 2)
-        assert keys(await some(changes, 1)) == [2]
+        assert keys(await waiting) == [1, 2]
 
 
 async def test_what_keeps_a_stream_from_opening_is_raised(open_sluice: OpenSluice) -> None:
