@@ -8,7 +8,7 @@ nothing: between two questions a stream has no connection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -22,6 +22,9 @@ class ChangeStream(Protocol):
 
     @property
     def alive(self) -> bool: ...
+
+    @property
+    def resume_token(self) -> Mapping[str, Any] | None: ...
 
     def try_next(self) -> Awaitable[dict[str, Any] | None]: ...
 
@@ -54,21 +57,33 @@ class Changes:
     ) -> None:
         await self._end()
 
+    @property
+    def resume_token(self) -> Mapping[str, Any]:
+        """Where whoever stops now goes on (`resume_after`): also before the first change has come."""
+        token = self._opened().resume_token
+        if token is None:
+            raise RuntimeError("this server gives none before the first change")
+        return token
+
     def __aiter__(self) -> Changes:
         return self
 
     async def __anext__(self) -> dict[str, Any]:
-        if self._stream is None:
-            raise RuntimeError("open it first: async with")
-        while self._stream.alive:
+        stream = self._opened()
+        while stream.alive:
             try:
-                change = await self._ask(self._stream.try_next())
+                change = await self._ask(stream.try_next())
             except (QueueFull, QueueTimeout):
                 change = None  # asked too much of the pool just now
             if change is not None:
                 return change
             await asyncio.sleep(self._pause)
         raise StopAsyncIteration
+
+    def _opened(self) -> ChangeStream:
+        if self._stream is None:
+            raise RuntimeError("open it first: async with")
+        return self._stream
 
     async def _ask(self, question: Awaitable[Result]) -> Result:
         """Whoever is cancelled meanwhile goes, the question stays: its connection is kept, and its cursor closed."""

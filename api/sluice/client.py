@@ -222,7 +222,7 @@ class Sluice:
         full_document: str | None = None,
         pause: float = 0.5,
     ) -> Changes:
-        """The collection's changes from now on, or those after the one with this `_id`: a change stream.
+        """The collection's changes from now on, or those after this `resume_token`: a change stream.
 
         `async with` opens it and raises what the driver raises, or `PoolUnavailable`, as `client`. MongoDB is asked
         every `pause` seconds, so that it has a connection for moments only. `pipeline` and `full_document` are those of

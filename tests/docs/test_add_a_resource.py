@@ -211,7 +211,8 @@ def test_the_commands_do_what_the_guide_says(server: Server, run: Run) -> None:
     listener = subprocess.Popen(["bash", "-c", f"exec {listen}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert listener.stdout is not None
     try:
-        until(lambda: server.operations("orders", "watch") == 1)
+        assert listener.stdout.readline().startswith(b"id: ")  # of where it begins
+        assert listener.stdout.readline() == b"\n"
         stock, placed, refused, left = documents(run("bash", "-ec", order))
         heard = [listener.stdout.readline().decode().rstrip("\n").partition(": ") for _ in range(3)]
     finally:
@@ -227,6 +228,7 @@ def test_the_commands_do_what_the_guide_says(server: Server, run: Run) -> None:
         assert list(database.stock.find()) == [{"_id": "tea", "amount": 1}]
     assert httpx.get(f"{server.address}/orders/{placed['id']}").json() == placed
     until(lambda: server.metric("orders_placed_total") == 1)
+    until(lambda: server.operations("orders", "watch") == 1)
     until(lambda: server.operations("orders", "insert_one") == 1)
     until(lambda: server.operations("stock", "update_one") == 3)
     until(lambda: "orders" in [row["collection"] for row in stats(server)["coalescing"]])
@@ -244,12 +246,10 @@ async def listening(http: httpx.AsyncClient, last: str | None = None) -> AsyncIt
     async def events(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, str]]:
         event: dict[str, str] = {}
         async for line in lines:
-            if line.startswith(":"):
-                continue
+            name, _, value = line.partition(": ")
             if line:
-                name, _, value = line.partition(": ")
                 event[name] = value
-            elif event:
+            elif "data" in event:
                 yield event
                 event = {}
 

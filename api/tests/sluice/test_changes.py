@@ -59,6 +59,20 @@ async def test_changes_come_in_order_and_go_on_where_somebody_stopped(open_sluic
         assert keys(await some(changes, 2)) == [3, 4]
 
 
+async def test_whoever_leaves_before_the_first_change_misses_none(open_sluice: OpenSluice) -> None:
+    sluice = await open_sluice()
+    await insert(sluice, 1)
+    async with watched(sluice) as changes:
+        token = changes.resume_token
+    await insert(sluice, 2)
+    async with watched(sluice, resume_after=token) as changes:
+        assert keys(await some(changes, 1)) == [2]
+        token = changes.resume_token
+    await insert(sluice, 3)
+    async with watched(sluice, resume_after=token) as changes:
+        assert keys(await some(changes, 1)) == [3]
+
+
 async def test_many_streams_leave_a_small_pool_to_others(open_sluice: OpenSluice, replica_set: ReplicaSet) -> None:
     sluice = await open_sluice(max_pool_size=4, wait_queue_multiple=10)
     async with AsyncExitStack() as stack:
@@ -195,3 +209,5 @@ async def test_one_that_is_not_open_says_so(open_sluice: OpenSluice) -> None:
     sluice = await open_sluice()
     with pytest.raises(RuntimeError, match="async with"):
         await anext(sluice.watch("orders"))
+    with pytest.raises(RuntimeError, match="async with"):
+        _ = sluice.watch("orders").resume_token
