@@ -37,9 +37,6 @@ from sluice.statistics.snapshot import (
 )
 from sluice.statistics.summary import Distribution
 from stack.layout import PORT_SETTINGS
-from tests.app.test_private_names import CONTRACTS
-from tests.sluice import private_names
-from tests.sluice.test_driver_contract import PRIVATE
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -244,23 +241,6 @@ def test_applications_use_the_public_face_of_the_pool_core(module: Path) -> None
             assert {alias.name for alias in node.names} <= set(sluice.__all__)
         elif isinstance(node, ast.Import):
             assert not [alias.name for alias in node.names if alias.name.startswith("sluice.")]
-
-
-def test_every_private_name_of_other_libraries_is_on_the_page_of_the_architecture() -> None:
-    page = (ROOT / "docs/architecture.md").read_text()
-    rows = re.findall(r"^\| `([\w.]+)` \| (`(?:sluice|app).*`) \| (\w+(?:, \w+)*) \|$", page, re.MULTILINE)
-    documented = {
-        name: (set(re.findall(r"[\w.]+", places)), set(contracts.split(", "))) for name, places, contracts in rows
-    }
-    expected: dict[str, tuple[set[str], set[str]]] = {
-        name: (modules, {PRIVATE[name].contract}) for name, modules in private_names.touched().items()
-    }
-    for contract, names in CONTRACTS.items():
-        for name, module in names:
-            modules, contracts = expected.setdefault(name, (set(), set()))
-            modules.add(f"app.{module}")
-            contracts.add(contract.__name__)
-    assert documented == expected
 
 
 @pytest.mark.parametrize("module", sorted((ROOT / "api/sluice").rglob("*.py")), ids=lambda path: str(path.stem))

@@ -9,6 +9,7 @@ set -eu
 here=$(dirname "$0")
 run=/run/nginx
 conf=$run/conf
+derived=/derived # by stack/nginx.py
 
 # in_service: the addresses behind the name
 in_service() {
@@ -28,22 +29,13 @@ upstream() {
       for address; do echo "  server $address:8000 max_fails=0;"; done
     fi
   done
-  echo "  keepalive 512;"
-  echo "  keepalive_timeout $((${KEEP_ALIVE:-5} * 800))ms;  # below KEEP_ALIVE"
-  echo "  keepalive_requests 1000000;"
+  echo "  include upstream_connections.conf;"
   echo "}"
-}
-
-# The longer of the API's two limits, and then some: its own answer is the better one.
-read_timeout() {
-  request=$(((${REQUEST_TIMEOUT_MS:-10000} + 999) / 1000))
-  worker=${TIMEOUT:-30}
-  echo $(((request > worker ? request : worker) + 5))
 }
 
 # in_progress COUNT: what so many containers are given at once
 in_progress() {
-  echo "limit_conn in_progress $((${MAX_REQUESTS_IN_PROGRESS:-300} * ${WORKERS:-2} * ($1 > 0 ? $1 : 1)));"
+  echo "limit_conn in_progress $(($(cat $run/requests_per_container) * ($1 > 0 ? $1 : 1)));"
 }
 
 # configure [ADDRESS…]: as `upstream`, with the limit that belongs to it; $run/serving says for whom that is
@@ -60,11 +52,25 @@ reload() {
   kill -HUP "$(cat $run/nginx.pid)"
 }
 
-# follow: change the limit with the number of containers, and end what a rollout has left; unless one is under way
+# take_derived: what follows from the settings; the file `version` last, which was also written last
+take_derived() {
+  cp $derived/*.conf $conf/
+  cp $derived/requests_per_container $run/
+  {
+    cat "$here/listen_status.conf"
+    echo "location = /version { return 200 $(cat $derived/version); }" # for ready.sh
+  } >$conf/listen_status.conf
+  cp $derived/version $run/
+}
+
+# follow: change the limit with the number of containers, take over changed settings, and end what a rollout has left;
+# unless one is under way
 follow() (
   flock -n 9 || exit 0
   serving=$(in_service | wc -l)
-  if [ "$(cat $run/serving)" = held ] || { [ "$serving" -gt 0 ] && [ "$serving" != "$(cat $run/serving)" ]; }; then
+  if [ "$(cat $run/serving)" = held ] || { [ "$serving" -gt 0 ] && [ "$serving" != "$(cat $run/serving)" ]; } ||
+    ! cmp -s $derived/version $run/version; then
+    take_derived
     configure
     reload
   fi
@@ -127,20 +133,13 @@ fi
 mkdir -p $conf/locations $run/logs
 cp "$here/../nginx.conf" "$here/../mime_types.conf" "$here/../problem.conf" "$here"/*.conf "$here/${SLUICE_LISTEN:-plain}"/*.conf $conf/
 mv $conf/grafana.conf $conf/again.conf $conf/locations/
-"$here/../edge.sh" $conf
 ln -sf /dev/stdout $run/logs/nginx-access.log
-body=${MAX_BODY_BYTES:-1048576}
-cat >$conf/limits.conf <<END
-client_max_body_size $body;      # MAX_BODY_BYTES
-client_body_buffer_size $body;   # so that no body touches a disk
-proxy_read_timeout $(read_timeout)s;  # above REQUEST_TIMEOUT_MS and TIMEOUT
-proxy_next_upstream_tries 0;  # as many as there are entries: most may be of containers that don't listen yet, or have gone
-proxy_next_upstream_timeout 10s;
-END
+trap exit INT QUIT TERM
+until [ -f $derived/version ]; do sleep 1; done # at the first start
+take_derived
 configure
 nginx -t -q -p $run -c $conf/nginx.conf # what is wrong is said here, before a pipe can swallow it
 # Until there is somebody to send requests to, nginx would complain every second.
-trap exit INT QUIT TERM
 tries=60
 while [ -z "$(in_service)" ] && [ $tries -gt 0 ]; do
   tries=$((tries - 1))

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Usage: ready.sh   wait until the API is ready and nginx runs, and say where everything is
+# Usage: ready.sh   wait until the API is ready and nginx runs with the current settings, and say where everything is
 set -eu
 
 # Not by way of nginx's own port, where this would be a line in its log.
 ready() {
-  wget -q -T 5 -O /dev/null http://api:8000/health/ready && wget -q -T 5 -O /dev/null http://nginx:8002/stub_status
+  wget -q -T 5 -O /dev/null http://api:8000/health/ready &&
+    [ "$(wget -q -T 5 -O - http://nginx:8002/version)" = "$(cat /derived/version)" ]
 }
 
 tries=60

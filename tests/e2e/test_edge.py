@@ -24,9 +24,10 @@ import pytest
 from whole_stack import ROOT, until
 
 from app.settings.model import load
+from stack import nginx as derived
 from stack.configure import configure
 from stack.home import StackError
-from stack.install import SYSTEM_PATH, find
+from stack.install import find
 from stack.layout import Layout
 
 APP = "https://app.example.org"
@@ -244,7 +245,7 @@ def test_an_nginx_that_can_not_know_who_asks_is_named(tmp_path: Path, monkeypatc
     bare.parent.mkdir()
     bare.write_text("#!/bin/sh\necho configure arguments: --without-everything >&2\n")
     bare.chmod(0o755)
-    monkeypatch.setattr("stack.configure.SYSTEM_PATH", f"{bare.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr("stack.install.SYSTEM_PATH", f"{bare.parent}:{os.environ['PATH']}")
     layout = Layout.on_free_ports(tmp_path / "home")
     try:
         with pytest.raises(StackError) as refusal:
@@ -281,6 +282,69 @@ def test_what_was_sent_and_not_answered_is_in_doubt(tmp_path: Path) -> None:
         assert answer.json()["detail"] == "The API did not answer in time. A write may have happened."
 
 
+STREAMS = """
+import asyncio
+from fastapi.responses import StreamingResponse
+from app.main import serve
+
+app = serve()
+asked = asyncio.Event()
+
+async def ticks(every, comment):
+    yield b"data: first\\n\\n"
+    while not asked.is_set():
+        try:
+            await asyncio.wait_for(asked.wait(), every)
+        except TimeoutError:
+            if comment:
+                yield b": still here\\n\\n"
+    yield b"data: last\\n\\n"
+
+@app.get("/ticks")
+async def stream(every: float, comment: bool) -> StreamingResponse:
+    return StreamingResponse(ticks(every, comment), media_type="text/event-stream")
+
+@app.get("/ask")
+async def ask() -> None:
+    asked.set()
+"""
+
+
+def test_events_are_passed_on_at_once_and_an_idle_stream_lives_by_its_comments(tmp_path: Path) -> None:
+    (tmp_path / "streams.py").write_text(STREAMS)
+    with nginx(tmp_path, timeout=1, request_timeout_ms=1) as layout:  # a read timeout of 6 s
+        environment = {
+            **os.environ,
+            "MONGODB_URL": "mongodb://127.0.0.1:1/",
+            "PYTHONPATH": f"{ROOT / 'api'}:{tmp_path}",
+            "STATS_DIR": str(tmp_path / "statistics"),
+            "REQUEST_TIMEOUT_MS": "1000",
+        }
+        uvicorn = [sys.executable, "-m", "uvicorn", "streams:app", "--port", str(layout.api.number)]
+        with process(uvicorn, cwd=tmp_path, env=environment):
+            until(lambda: reachable(f"http://127.0.0.1:{layout.api.number}/health/live"))
+            with httpx.stream("GET", f"{url(layout)}/ticks?every=2&comment=true", timeout=20) as stream:
+                lines = stream.iter_lines()
+                assert next(lines) == "data: first"  # the answer has not ended
+                # 6 s without a word, and nginx takes a stream for dead
+                with httpx.stream("GET", f"{url(layout)}/ticks?every=2&comment=false", timeout=20) as silent:
+                    heard = silent.iter_lines()
+                    assert next(heard) == "data: first"
+                    with pytest.raises(httpx.RemoteProtocolError):
+                        list(heard)
+                httpx.get(f"{url(layout)}/ask")
+                said = [line for line in lines if line]
+                assert said[-1] == "data: last"
+                assert said.count(": still here") >= 2
+
+
+def reachable(address: str) -> bool:
+    try:
+        return httpx.get(address).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
 def test_grafanas_address_without_its_slash_leads_there(tmp_path: Path) -> None:
     with nginx(tmp_path) as layout:
         shutil.copy(ROOT / "nginx/docker/grafana.conf", layout.home / "nginx/conf/locations")
@@ -298,13 +362,10 @@ def production(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple
     conf = tmp_path / "nginx/conf"
     http, tls = layout.prometheus.number, layout.http.number
     try:
-        configure(layout, load(_env_file=None))
-        settings = {
-            "SLUICE_HTTPS_PORT": request.param,
-            "TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8",
-            "CORS_ORIGINS": f"{APP}, {LONG}",
-        }
-        subprocess.run([ROOT / "nginx/edge.sh", conf], env={"PATH": SYSTEM_PATH, **settings}, check=True)
+        settings = load(_env_file=None, trusted_proxies="127.0.0.1, 10.0.0.0/8", cors_origins=f"{APP}, {LONG}")
+        configure(layout, settings)
+        for name, text in derived.for_containers(settings, int(request.param)).items():
+            (conf / name).write_text(text)
         command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
         pem = ["-keyout", str(tmp_path / "privkey.pem"), "-out", str(tmp_path / "fullchain.pem")]
         subprocess.run([*command.split(), *pem], check=True, capture_output=True)

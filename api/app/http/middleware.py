@@ -6,7 +6,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -40,6 +40,8 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 CLOSE = {"Connection": "close"}
+AT_ONCE = ((b"x-accel-buffering", b"no"),)
+"""With a stream of events: nginx hands each on as it comes."""
 LAST_ANSWER = ((b"connection", b"close"),)
 """After a request to be upgraded: plain `uvicorn` takes its body for the next one. `HttpProtocol` hides the header."""
 
@@ -73,8 +75,10 @@ class Context:
             nonlocal status, seconds
             if message["type"] == "http.response.start":
                 status, seconds = message["status"], time.perf_counter() - started
+                given = message.get("headers", ())
                 scope[ANSWER] = message["headers"] = [
-                    *message.get("headers", ()),
+                    *given,
+                    *(AT_ONCE if is_event_stream(given) and AT_ONCE[0] not in given else ()),
                     (b"x-request-id", request_id),
                     (b"server-timing", server_timing(timed, seconds)),
                     *([(b"traceparent", trace)] if trace else ()),
@@ -89,6 +93,14 @@ class Context:
             self._log_access(scope, status, time.perf_counter() - started if seconds is None else seconds)
             context.request_id.reset(id_token)
             context.trace_id.reset(trace_token)
+
+
+def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether an answer with these headers is one."""
+    for name, value in headers:
+        if name == b"content-type":
+            return value.startswith(b"text/event-stream")
+    return False
 
 
 def _is_costly_cookie(name: bytes, value: bytes) -> bool:

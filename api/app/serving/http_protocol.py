@@ -13,7 +13,7 @@ from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from app.http import context, problems
-from app.http.middleware import ANSWER, Context
+from app.http.middleware import ANSWER, Context, is_event_stream
 from app.http.problems import Kind, Problem
 from app.observe.access_log import AccessLog
 from app.serving.one_write import OneWriteProtocol
@@ -112,7 +112,9 @@ class HttpProtocol(OneWriteProtocol):
         """
         super().shutdown()
         cycle = self.cycle
-        if cycle is not None and not cycle.response_complete and _is_event_stream(cast("Scope", cycle.scope)):
+        if cycle is None or cycle.response_complete:
+            return
+        if is_event_stream(cast("Scope", cycle.scope).get(ANSWER, ())):
             if cycle.chunked_encoding:
                 self.transport.write(LAST_CHUNK)
             cycle.disconnected = True  # which the application learns as if the client had gone
@@ -154,12 +156,6 @@ class HttpProtocol(OneWriteProtocol):
         status = f"HTTP/1.1 {kind.status} {HTTPStatus(kind.status).phrase}\r\n".encode()
         self.transport.write(status + lines + b"\r\n" + bytes(answer.body))
         self.transport.close()
-
-
-def _is_event_stream(scope: Scope) -> bool:
-    """Whether what is being answered is one."""
-    headers = dict(scope.get(ANSWER, ()))
-    return bool(headers.get(b"content-type", b"").startswith(b"text/event-stream"))
 
 
 async def _refuse_for_load(scope: Scope, receive: Receive, send: Send) -> None:

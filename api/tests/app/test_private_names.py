@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import io
+import re
 import sys
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
@@ -314,6 +315,20 @@ def test_every_name_that_is_not_public_has_its_contract() -> None:
     listed = set[Name]().union(*CONTRACTS.values())
     assert touched - listed == set(), "nothing promises that these stay: write a contract above, or do without"
     assert listed - touched == set(), "nobody touches these any more"
+
+
+def test_the_page_of_the_architecture_has_them_all() -> None:
+    page = (APP.parents[1] / "docs/architecture.md").read_text()
+    rows = re.findall(r"^\| `([\w.]+)` \| (`app\..*`) \| (\w+(?:, \w+)*) \|$", page, re.MULTILINE)
+    found = {
+        (name, module, contract)
+        for name, modules, contracts in rows
+        for module in re.findall(r"`app\.([\w.]+)`", modules)
+        for contract in contracts.split(", ")
+    }
+    listed = {(name, module, contract.__name__) for contract, names in CONTRACTS.items() for name, module in names}
+    assert listed <= found
+    assert {row[:2] for row in found} == {row[:2] for row in listed}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import inspect
 import re
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import motor.core
@@ -203,6 +204,13 @@ def test_every_private_name_that_is_touched_is_in_the_table() -> None:
         "touched, but without a contract": {name: found[name] for name in found.keys() - PRIVATE.keys()},
         "in PRIVATE, but not touched any more": PRIVATE.keys() - found.keys(),
     }
+
+
+def test_the_page_of_the_architecture_has_them_all() -> None:
+    page = (Path(__file__).parents[3] / "docs/architecture.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (`sluice\..*`) \| (\w+) \|$", page, re.MULTILINE)
+    found = {name: (set(re.findall(r"[\w.]+", modules)), contract) for name, modules, contract in rows}
+    assert found == {name: (modules, PRIVATE[name].contract) for name, modules in private_names.touched().items()}
 
 
 @pytest.mark.parametrize("name", PRIVATE)
