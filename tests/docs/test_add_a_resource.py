@@ -93,7 +93,7 @@ def test_the_rest_of_the_tests_know_the_new_resource(run: Run) -> None:
     mongod = os.environ["SLUICE_MONGOD"]
     run(
         *("pytest", "-q", "-p", "no:cacheprovider", "-k", "not motor"),
-        *(f"api/tests/app/test_{name}.py" for name in ("app", "private_names", "rooms")),
+        *(f"api/tests/app/test_{name}.py" for name in ("app", "openapi", "private_names", "rooms")),
         "api/tests/app/test_collections.py::test_a_collection_of_others_is_left_alone_and_named",
         "tests/kubernetes/test_manifests.py",
         SLUICE_MONGOD=mongod,

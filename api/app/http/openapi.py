@@ -50,6 +50,9 @@ def _complete(document: dict[str, Any]) -> None:
                 responses[status] = documented(int(status))[int(status)]
         responses.setdefault("500", documented(500)[500])
         for response in responses.values():
+            for media_type in response.get("content", {}).values():
+                if media_type.pop("itemSchema", None):  # of an event stream: OpenAPI 3.2's, in a document of 3.1
+                    media_type["schema"] = {"type": "string"}
             headers = response.setdefault("headers", {})
             headers.update(sends("X-Request-ID")["headers"])
             used |= headers.keys()
