@@ -70,6 +70,7 @@ class Sluice:
         self._collections: dict[tuple[Any, ...], AsyncCollection[Document]] = {}
         self._readers: dict[tuple[str, bytes | None, Limits | None], Reader] = {}
         self._writers: dict[tuple[str, Limits | None], Writer] = {}
+        self._opened = self._closed = False
         self._attempt: asyncio.Task[None] | None = None
         self._observation: asyncio.Task[None] | None = None
         self._heart: asyncio.Task[None] | None = None
@@ -87,15 +88,20 @@ class Sluice:
     async def open(self) -> None:
         """Start connecting. Returns at once, whether or not MongoDB is there.
 
-        Raises what the driver raises for options that it doesn't take; the slot is free again then.
+        Raises what the driver raises for options that it doesn't take, and `RuntimeError` where it was opened before.
+        The slot is free again after what the driver raises.
         """
+        if self._opened:
+            raise RuntimeError("this Sluice was opened before: make another one")
+        self._opened = True
         if not is_srv(self.options):
             try:
                 await self._make_client()
+                self._client().database  # noqa: B018 raises for a name that no database may have
             except OSError:
                 pass  # a file with certificates, say: the attempt below meets it again, and says so as long as it lasts
             except BaseException:
-                self.slot.close()
+                await self.close()
                 raise
         self._attempt = asyncio.create_task(self._readiness.attempt(), name="sluice-reach")
         self._heart = asyncio.create_task(self._beat(), name="sluice-heart")
@@ -110,7 +116,8 @@ class Sluice:
         return True
 
     async def close(self) -> None:
-        """Close every connection and free the slot."""
+        """Close every connection and free the slot. Once is enough."""
+        self._closed = True
         tasks = [task for task in (self._heart, self._attempt, self._observation) if task is not None]
         for task in tasks:
             task.cancel()
@@ -285,8 +292,13 @@ class Sluice:
 
     def _client(self) -> Connected:
         if self._connected is None:
-            raise PoolUnavailable("there is no MongoDB client: not connected yet, or closed")
+            raise PoolUnavailable(f"there is no MongoDB client: not connected yet, or closed ({self._why_none()})")
         return self._connected
+
+    def _why_none(self) -> str:
+        if not self._opened:
+            return "open this Sluice first, by `async with` or `open()`"
+        return "this Sluice is closed" if self._closed else self._readiness.reason(False) or "it has just been opened"
 
     def _has_primary(self) -> bool:
         connected = self._connected

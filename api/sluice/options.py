@@ -96,15 +96,18 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"option {name}={getattr(self, name)}: allowed is {least} or more")
+            number = getattr(self, name)
+            if not isinstance(number, int) or isinstance(number, bool) or number < least:
+                raise ValueError(f"option {name}={number!r}: allowed is a whole number, {least} or more")
         if self.min_pool_size > self.max_pool_size:
             most = f"max_pool_size, {self.max_pool_size}"
             raise ValueError(f"option min_pool_size={self.min_pool_size}: allowed is up to {most}")
         for name in _TIMES:
             seconds = getattr(self, name)
-            if seconds is not None and not 0 < seconds < math.inf:
-                raise ValueError(f"option {name}={seconds}: allowed is more than 0, in seconds")
+            if seconds is None and name == "max_idle_time":
+                continue
+            if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+                raise ValueError(f"option {name}={seconds!r}: allowed is more than 0, in seconds")
         in_url = {name.lower(): (name, value) for name, value in url_options(self.url)}
         given = {name.lower(): (name, value) for name, value in self.client.items()}
         for url in (self.url, self.monitoring_url or ""):

@@ -122,12 +122,16 @@ def test_what_a_field_decides_is_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"max_pool_size": 0}, "option max_pool_size=0: allowed is 1 or more$"),
+        ({"max_pool_size": 0}, "option max_pool_size=0: allowed is a whole number, 1 or more$"),
         ({"max_pool_size": 4, "min_pool_size": 5}, "option min_pool_size=5: allowed is up to max_pool_size, 4$"),
-        ({"batch": -1}, "option batch=-1: allowed is 1 or more$"),
+        ({"batch": -1}, "option batch=-1: allowed is a whole number, 1 or more$"),
         ({"socket_timeout": 0}, "option socket_timeout=0: allowed is more than 0, in seconds$"),
         ({"max_idle_time": float("nan")}, "option max_idle_time=nan: allowed is more than 0, in seconds$"),
         ({"wait_queue_timeout": float("inf")}, "option wait_queue_timeout=inf: allowed is more than 0, in seconds$"),
+        ({"max_pool_size": "20"}, "option max_pool_size='20': allowed is a whole number, 1 or more$"),
+        ({"lanes": True}, "option lanes=True: allowed is a whole number, 1 or more$"),
+        ({"connect_timeout": "5"}, "option connect_timeout='5': allowed is more than 0, in seconds$"),
+        ({"socket_timeout": None}, "option socket_timeout=None: allowed is more than 0, in seconds$"),
         ({"client": {"host": "mongodb://other/"}}, "option host in client: set url instead"),
         ({"client": {"appname": "x"}}, "option appname in client: set app_name instead"),
         ({"client": {"_pool_class": object}}, "option _pool_class in client: set driver instead"),

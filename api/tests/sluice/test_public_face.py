@@ -11,12 +11,12 @@ from pathlib import Path
 from types import FunctionType
 
 import pytest
-from pymongo.errors import ConfigurationError
+from pymongo.errors import ConfigurationError, InvalidName
 
 import sluice
 from sluice import Limits, Options, PoolUnavailable, Slot, Sluice, statistics
 from sluice.options import milliseconds
-from tests.conftest import OpenSluice
+from tests.conftest import OpenSluice, until
 
 API = Path(__file__).resolve().parents[2]
 
@@ -117,12 +117,33 @@ async def test_without_a_slot_workers_of_one_name_share_a_folder(options: Option
         shutil.rmtree(one.slot.directory)
 
 
+async def test_what_is_not_open_says_so(options: Options, tmp_path: Path) -> None:
+    sluice = Sluice(options, Slot.claim(tmp_path))
+    with pytest.raises(PoolUnavailable, match="open this Sluice first"):
+        sluice.collection("things")
+    async with sluice:
+        with pytest.raises(RuntimeError, match="opened before"):
+            await sluice.open()
+    await sluice.close()
+    with pytest.raises(PoolUnavailable, match="closed"):
+        sluice.reader("things")
+    with pytest.raises(RuntimeError, match="opened before"):
+        await sluice.open()
+    unknown = replace(options, url="mongodb+srv://nowhere.invalid/", server_selection_timeout=0.1)
+    async with Sluice(unknown, Slot.claim(tmp_path)) as other:
+        await until(lambda: "invalid" in (other.reason or ""))
+        with pytest.raises(PoolUnavailable, match=r"nowhere\.invalid"):
+            other.collection("things")
+
+
 async def test_options_that_the_driver_refuses_are_told_when_it_is_opened(options: Options, tmp_path: Path) -> None:
     slot = Slot.claim(tmp_path)
     with pytest.raises(ValueError, match="retryWrites"):
         await Sluice(replace(options, client={"retryWrites": "perhaps"}), slot).open()
     with pytest.raises(ConfigurationError):
         await Sluice(replace(options, url="http://h"), Slot.claim(tmp_path)).open()
+    with pytest.raises(InvalidName):
+        await Sluice(replace(options, database="a b"), Slot.claim(tmp_path)).open()
     assert Slot.claim(tmp_path).number == slot.number == 0
 
 
