@@ -1,4 +1,4 @@
-"""`python -m grafana`, from the repository: write grafana/dashboards/*.json anew."""
+"""`python -m grafana`, from the repository: regenerate grafana/dashboards/*.json."""
 
 from grafana.generate import write
 

@@ -2,7 +2,7 @@
 # Usage: run.sh PIPE COMMAND...
 #
 # Becomes COMMAND, an nginx whose error log is its standard error; limit_errors.awk passes that on, by way of PIPE, which
-# is made anew.
+# is recreated.
 set -eu
 here=$(dirname "$0")
 pipe=$1

@@ -1,4 +1,4 @@
-"""`PYTHONPATH=api python scripts/figures.py`: write the tables of docs/metrics.md and docs/pool.md anew.
+"""`PYTHONPATH=api python scripts/figures.py`: regenerate the tables of docs/metrics.md and docs/pool.md.
 
 They are what stands between `<!-- metrics of … -->` or `<!-- fields of … -->`, with the names of the dataclasses that
 declare the figures, and `<!-- end -->`.

@@ -200,7 +200,7 @@ lock_9() {
   "$python" -c "from fcntl import *; flock(9, $1)" 2>/dev/null
 }
 
-# make_venv FOLDER LOCK...: a virtual environment with exactly what the lock files name; made anew when they change.
+# make_venv FOLDER LOCK...: a virtual environment with exactly what the lock files name; recreated when they change.
 # `base_python` may name the Python to make it with.
 make_venv() (
   local venv=$1

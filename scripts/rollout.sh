@@ -185,7 +185,7 @@ find_new # those that have stopped: Compose would start them again instead of ne
 count=$((${#old[@]} + ${#new[@]}))
 ((${#new[@]} == 0)) || docker rm --force "${new[@]}" >/dev/null
 
-# With --no-deps, whose containers Compose takes for outdated, the next `up` would make all of them anew.
+# With --no-deps, whose containers Compose takes for outdated, the next `up` would recreate all of them.
 say "==> $count new containers beside ${#old[@]} old ones"
 set -m
 compose up --detach --no-recreate --wait --scale api=$((${#old[@]} + count)) api >/dev/null 2>&1 </dev/null &

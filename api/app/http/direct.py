@@ -211,7 +211,7 @@ class _Direct:
     def _arguments(self, request: Request, response: Response) -> list[dict[str, Any]] | None:
         """For each call, all that doesn't come from another; None where something isn't right.
 
-        Read before anything is called: so that then FastAPI can begin anew.
+        Read before anything is called: so that FastAPI can still start over.
         """
         arguments: list[dict[str, Any]] = []
         scope = request.scope

@@ -50,7 +50,7 @@ class LogLimit(logging.Filter):
     """Lets `MOST` records of WARNING or above pass in each window, of each kind: the same place in the code and, where
     a record has one, the same `kind` or exception. When the window ends, `tell` gets a record that counts the others.
 
-    A record with a true `unlimited` passes always. Threads may share it; a forked process begins anew.
+    A record with a true `unlimited` passes always. Threads may share it; a forked process starts afresh.
     """
 
     def __init__(self, tell: Callable[[logging.LogRecord], None]) -> None:

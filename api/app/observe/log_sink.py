@@ -14,7 +14,7 @@ from pathlib import Path
 class FileSink:
     """Appends to a file; each record is one `write`, which the kernel keeps whole on `O_APPEND`.
 
-    A file that was moved away or deleted (log rotation) is opened anew.
+    A file that was moved away or deleted (log rotation) is reopened.
     """
 
     def __init__(self, path: Path) -> None:

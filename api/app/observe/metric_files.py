@@ -78,12 +78,12 @@ def _provide(path: Path, size: int) -> None:
 class AllSlots(Collector):
     """Every worker's metrics: counters and histograms summed, gauges as their `multiprocess_mode` says.
 
-    Those of slots that nobody has any more (`vacant`) still count, except for the gauges of living processes only.
+    Those of slots that nobody has any more (`unowned`) still count, except for the gauges of living processes only.
     """
 
-    def __init__(self, directory: Path, vacant: Collection[int]) -> None:
+    def __init__(self, directory: Path, unowned: Collection[int]) -> None:
         self._directory = directory
-        self._past = {path_of(directory, f"gauge_live{mode}", slot) for mode in _LIVE for slot in vacant}
+        self._past = {path_of(directory, f"gauge_live{mode}", slot) for mode in _LIVE for slot in unowned}
 
     def collect(self) -> Iterable[Metric]:
         files = [str(path) for path in self._directory.glob("*.db") if path not in self._past]

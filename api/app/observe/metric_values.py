@@ -2,7 +2,7 @@
 
 A metric may be defined, and even counted, when a module is imported: before there's a loop or a slot, or in a master
 that only forks. So a value is kept in memory until this process has a slot, and from then on in the slot's file, where
-every worker reads it. A slot's next owner goes on with its counters, and begins its gauges anew.
+every worker reads it. A slot's next owner goes on with its counters, and resets its gauges.
 
 What was counted before a fork goes to the first child, and so is counted once. What finds no room in the file stays in
 memory until there is some. Nothing here costs a file before there is a value.

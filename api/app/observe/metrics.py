@@ -30,9 +30,9 @@ def install(app: FastAPI, settings: Settings) -> None:
 
 
 def _render(settings: Settings) -> bytes:
-    vacant = {worker.worker for worker in statistics.read_all(settings.stats_dir) if not worker.alive}
+    unowned = {worker.worker for worker in statistics.read_all(settings.stats_dir) if not worker.alive}
     registry = CollectorRegistry()
-    registry.register(AllSlots(settings.stats_dir / METRICS, vacant))
+    registry.register(AllSlots(settings.stats_dir / METRICS, unowned))
     registry.register(
         SluiceCollector(
             settings.stats_dir, settings.database_name, demand=settings.demand, budget=settings.connection_budget

@@ -9,7 +9,7 @@ from app.observe.logs import intercept, silence
 
 
 class InterceptedLogger(Logger):
-    """Writes to the service's log; Gunicorn sets its loggers up anew at every reload."""
+    """Writes to the service's log; Gunicorn sets up its loggers again at every reload."""
 
     def setup(self, cfg: Config) -> None:
         super().setup(cfg)

@@ -24,7 +24,7 @@ def current() -> Settings:
 
 
 def refresh(**given: Any) -> Settings:
-    """Read the settings anew; what is `given` wins.
+    """Read the settings again; what is `given` wins.
 
     Wrong ones end the process with one line on standard error, unless it already has right ones, which then stay.
     """

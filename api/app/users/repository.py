@@ -41,7 +41,7 @@ async def prepare(database: AsyncDatabase[Document]) -> str | None:
 
 
 class Users:
-    """The users of one Sluice; made anew for each request that asks for them."""
+    """The users of one Sluice; one for each request that asks for them."""
 
     def __init__(self, sluice: Sluice) -> None:
         self._sluice = sluice

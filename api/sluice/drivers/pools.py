@@ -59,7 +59,7 @@ class TrackedPool(_AgnosticBasePool[Any]):
         return self.state != PoolState.READY
 
     def keep_minimum(self) -> None:
-        """Let the connections that make up the minimum start their idle time anew; the driver closes what is beyond it.
+        """Let the connections that make up the minimum restart their idle time; the driver closes what is beyond it.
 
         Dead ones go where the driver looks for those that are idle for too long.
         """

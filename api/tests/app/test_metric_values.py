@@ -28,11 +28,11 @@ def registry() -> CollectorRegistry:
     return CollectorRegistry()
 
 
-def exported(directory: Path, *vacant: int) -> dict[str, float]:
+def exported(directory: Path, *unowned: int) -> dict[str, float]:
     """What `/metrics` would say, by name and labels."""
     return {
         f"{sample.name}{sorted(sample.labels.items()) or ''}": sample.value
-        for metric in AllSlots(directory, vacant).collect()
+        for metric in AllSlots(directory, unowned).collect()
         for sample in metric.samples
     }
 
