@@ -135,7 +135,12 @@ cp "$here/../nginx.conf" "$here/../mime_types.conf" "$here/../problem.conf" "$he
 mv $conf/grafana.conf $conf/again.conf $conf/locations/
 ln -sf /dev/stdout $run/logs/nginx-access.log
 trap exit INT QUIT TERM
-until [ -f $derived/version ]; do sleep 1; done # at the first start
+tries=0
+until [ -f $derived/version ]; do # at the first start
+  tries=$((tries + 1))
+  [ $tries != 30 ] || echo "nginx: waits for its configuration, which the service configure-nginx makes" >&2
+  sleep 1
+done
 take_derived
 configure
 nginx -t -q -p $run -c $conf/nginx.conf # what is wrong is said here, before a pipe can swallow it
