@@ -19,6 +19,7 @@ DESCRIPTION = """FastAPI on MongoDB with connection pools that you can see, size
 
 Errors are problem details (RFC 9457) with a stable `type` and the request's id. `Retry-After` is there where repeating
 is safe. `X-Request-ID` and `traceparent` are taken over and sent back; `Server-Timing` says where the time went.
+`X-Request-Timeout-Ms` asks for an answer in less time than the service would take at most.
 """
 
 TAGS = [

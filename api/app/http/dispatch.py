@@ -75,6 +75,7 @@ class Dispatch:
             self._read_routes()
         if scope["type"] == "lifespan":
             self._warn_of_hidden_routes()
+            self._warn_of_shared_names()
         if scope["type"] != "http" or "fastapi.telemetry" in scope:
             return self._otherwise(scope, receive, send)
         path = _path(scope)
@@ -129,6 +130,21 @@ class Dispatch:
                         "%s %s of %s is never called: %s of %s comes before it",
                         *(method, entry.template, _where(context), first.path, _where(first)),
                     )
+
+    def _warn_of_shared_names(self) -> None:
+        """Of operations with the same name a generated client has one function, if any."""
+        named: dict[str, list[str]] = defaultdict(list)
+        for context in (entry.context for entry in self._entries):
+            if isinstance(context.original_route, APIRoute) and context.include_in_schema:
+                operations = [f"{method} {context.path}" for method in sorted(context.methods or ())]
+                named[context.operation_id or context.unique_id] += operations
+        for name, operations in named.items():
+            if len(operations) > 1:
+                log.warning(
+                    "generated clients can't tell %s apart, since each is named %s: they need different tags, names of"
+                    " functions or operation_ids",
+                    *(" and ".join(operations), name),
+                )
 
 
 def _entry(context: RouteContext, checks: Checks) -> _Entry:

@@ -25,6 +25,11 @@ HEADERS: dict[str, dict[str, Any]] = {
 
 
 def sends(*names: str, description: str = "") -> dict[str, Any]:
-    """One of a route's `responses`, with these of `HEADERS`: `responses={200: sends("ETag")}`."""
-    headers = {name: {"$ref": f"#/components/headers/{name}"} for name in names if HEADERS[name]}
+    """One of a route's `responses`, with these of `HEADERS`: `responses={200: sends("ETag")}`.
+
+    Raises `ValueError` for one that isn't there.
+    """
+    if unknown := set(names) - HEADERS.keys():
+        raise ValueError(f"{', '.join(sorted(unknown))}: not described in app.http.headers.HEADERS")
+    headers = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
     return {"headers": headers} | ({"description": description} if description else {})

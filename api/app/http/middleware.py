@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http import context, errors, problems
 from app.http.problems import Problem
-from app.http.routing import template, under
+from app.http.routing import is_unlimited, template
 from sluice import Sluice, deadline, timings
 
 log = logging.getLogger(__name__)
@@ -21,9 +21,6 @@ log = logging.getLogger(__name__)
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 MOST_BACKSLASHES = 16
 """In a Cookie header; one of more is left out."""
-is_unlimited = under("/health", "/metrics")
-"""Paths that no deadline cuts short: they are for finding out why others are."""
-
 
 LIMIT = "sluice.limit"
 """Where a scope has its request's `deadline.limit`."""

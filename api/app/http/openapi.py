@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 
 from app.http.headers import HEADERS, sends
 from app.http.problems import ProblemDetails, documented
+from app.http.routing import is_unlimited
 
 FRAMEWORKS = ("HTTPValidationError", "ValidationError")
 """How FastAPI reports what is wrong with a request; here it's a problem like any other."""
@@ -43,12 +44,13 @@ def _complete(document: dict[str, Any]) -> None:
         _refer(schema, schemas)
     document.setdefault("security", [])  # what an operation needs, it says itself
     used = {"X-Request-ID"}
-    for operation in _operations(document):
+    for path, operation in _operations(document):
         responses = operation["responses"]
         for status, response in list(responses.items()):
             if FRAMEWORKS[0] in str(response.get("content")):
                 responses[status] = documented(int(status))[int(status)]
-        responses.setdefault("500", documented(500)[500])
+        for status in (500,) if is_unlimited(path) else (400, 500):  # whatever the route itself answers
+            responses.setdefault(str(status), documented(status)[status])
         for response in responses.values():
             for media_type in response.get("content", {}).values():
                 if media_type.pop("itemSchema", None):  # of an event stream: OpenAPI 3.2's, in a document of 3.1
@@ -59,9 +61,9 @@ def _complete(document: dict[str, Any]) -> None:
     components["headers"] = {name: header for name, header in HEADERS.items() if name in used}
 
 
-def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for path in document.get("paths", {}).values():
-        yield from (operation for operation in path.values() if "responses" in operation)
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in document.get("paths", {}).items():
+        yield from ((path, operation) for operation in methods.values() if "responses" in operation)
 
 
 def _refer(schema: dict[str, Any], schemas: dict[str, Any]) -> None:

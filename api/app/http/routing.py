@@ -25,3 +25,7 @@ def under(*tops: str) -> Callable[[str], bool]:
     """Whether a path is one of these or below it; not one that only begins alike, such as /healthcare."""
     exactly, below = frozenset(tops), tuple(f"{top}/" for top in tops)
     return lambda path: path in exactly or path.startswith(below)
+
+
+is_unlimited = under("/health", "/metrics")
+"""Paths that no deadline cuts short: they are for finding out why others are."""

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from app.observe import metric_values
 from app.observe.single_flight import SingleFlight
-from sluice import Sluice, statistics
+from sluice import Driver, Sluice, statistics
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -87,7 +87,7 @@ _Stats = _model(
         "pool_config": _described(_Config, "The limits of each pool, as the settings have them."),
         **_config,
         **_pool,
-        "driver": _described(str, "The driver in use: pymongo or motor."),
+        "driver": _described(Driver, "The driver in use."),
         "members": _list(_Member, "The same figures for each member."),
         "workers": _list(_Worker, "The same figures for each live worker."),
         "coalescing": _list(_Coalescing, "Coalesced reads and writes, by collection."),

@@ -51,7 +51,7 @@ UsersDep = Annotated[Users, Depends(get_users)]
     responses={
         200: sends("ETag"),
         304: sends("ETag", description="Not changed"),
-        **documented(404, 422, 503, 504),
+        **documented(404, 409, 422, 503, 504),
     },
 )
 async def read(
@@ -135,7 +135,7 @@ async def update(user_id: UserId, change: UserChange, users: UsersDep, response:
     "/{id}",
     status_code=204,
     dependencies=[Depends(require_api_key)],
-    responses=documented(400, 401, 404, 412, 422, 503, 504),
+    responses=documented(400, 401, 404, 409, 412, 422, 503, 504),
 )
 async def delete(user_id: UserId, users: UsersDep, if_match: OptionalIfMatch = None) -> None:
     """Delete a user, with If-Match only the version that you saw."""

@@ -20,6 +20,7 @@ import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.sse import EventSourceResponse
+from fastapi.testclient import TestClient
 from pymongo.server_type import SERVER_TYPE
 
 from app.http.headers import sends
@@ -78,14 +79,42 @@ def test_routes_of_ones_own_are_described_alike(settings: Callable[..., Settings
     headers = {status: list(answer["headers"]) for status, answer in operation["responses"].items()}
     assert headers == {
         "200": ["ETag", "X-Request-ID"],
+        "400": ["X-Request-ID"],
         "404": ["X-Request-ID"],
         "422": ["X-Request-ID"],
         "500": ["X-Request-ID"],
         "503": ["Retry-After", "X-Request-ID"],
     }
-    for status in ("404", "422", "500", "503"):  # the framework's own description of 422 isn't what is sent
+    for status in ("400", "404", "422", "500", "503"):  # the framework's own description of 422 isn't what is sent
         assert list(operation["responses"][status]["content"]) == ["application/problem+json"]
     assert not {"HTTPValidationError", "ValidationError"} & app.openapi()["components"]["schemas"].keys()
+
+
+def test_a_header_that_nobody_described_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^Etag: not described in app\.http\.headers\.HEADERS$"):
+        sends("ETag", "Etag")
+
+
+def test_operations_with_the_same_name_are_named_at_startup(
+    settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(settings(mongodb_url="mongodb://127.0.0.1:1/?replicaSet=rs0"))  # where nothing listens
+    copied = APIRouter(prefix="/people", tags=["users"])
+
+    @copied.get("/{id}")
+    async def read(id: str) -> str:  # noqa: A002
+        return id
+
+    @copied.get("/{id}/photo", include_in_schema=False)
+    async def update(id: str) -> str:  # noqa: A002
+        return id
+
+    app.include_router(copied)
+    with TestClient(app):
+        pass
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "app.http.dispatch"]
+    assert line.startswith("generated clients can't tell GET /users/{id} and GET /people/{id} apart")
+    assert "since each is named users_read" in line
 
 
 def untyped(schema: Any, where: str) -> Iterator[str]:
@@ -210,6 +239,31 @@ async def http(app: FastAPI, client: Client) -> AsyncIterator[httpx.AsyncClient]
             while not app.state.sluice.ready:
                 await asyncio.sleep(0.05)
         yield http
+
+
+async def test_what_is_answered_is_documented(app: FastAPI, http: httpx.AsyncClient) -> None:
+    paths, in_no_time = app.openapi()["paths"], {"X-Request-Timeout-Ms": "0"}
+    stored = await app.state.sluice.collection("users").insert_one({"name": 3}, bypass_document_validation=True)
+    unreadable = f"/users/{stored.inserted_id}"
+    answers = {
+        ("get", "/users"): [await http.get("/users", headers=in_no_time)],
+        ("post", "/users"): [await http.post("/users", json={}, headers=in_no_time)],
+        ("post", "/users/bulk"): [await http.post("/users/bulk", json={}, headers=in_no_time)],
+        ("get", "/users/{id}"): [await http.get(unreadable), await http.get(unreadable, headers=in_no_time)],
+        ("patch", "/users/{id}"): [
+            await http.patch(unreadable, json={"age": 3}),
+            await http.patch(unreadable, json={"age": 3}, headers={"If-Match": '"1"'}),
+        ],
+        ("delete", "/users/{id}"): [await http.delete(unreadable, headers={"If-Match": '"1"'})],
+        ("get", "/connection-stats"): [await http.get("/connection-stats", headers=in_no_time)],
+        ("get", "/health"): [await http.get("/health", headers=in_no_time)],  # which has no deadline
+    }
+    statuses = {answer.status_code for found in answers.values() for answer in found}
+    assert statuses == {200, 400, 409, 428}
+    for (method, path), found in answers.items():
+        for answer in found:
+            documented = paths[path][method]["responses"].get(str(answer.status_code), {})
+            assert answer.headers["content-type"] in documented.get("content", {}), (method, path, answer.status_code)
 
 
 async def test_a_generated_client_creates_lists_changes_and_deletes(

@@ -187,6 +187,9 @@ def the_routes_of_included_routers(tmp_path: Path) -> None:
     assert context.body_field.field_info.annotation is Item
     assert [dependency.call for dependency in context.dependant.dependencies] == [asked]
     assert bool(getattr(context.strict_content_type, "value", context.strict_content_type))
+    assert context.include_in_schema
+    assert context.operation_id is None
+    assert context.unique_id == "create_a_b__number__post"
     assert callable(context.app)
     scope = {"type": "http", "method": "POST", "path": "/a/b/7", "root_path": "", "headers": []}
     assert context.matches(scope)[0] is Match.FULL
