@@ -50,7 +50,8 @@ class Sluice:
     not ready before, and writes are refused.
 
     `async with` opens it, waits until MongoDB is reached, at most for `server_selection_timeout`, and closes it at the
-    end. Whether or not MongoDB was there, it serves, or says why not.
+    end. Whether or not MongoDB was there, it serves, or says why not. It raises what the driver raises for options that
+    it doesn't take.
 
     Raises `ModuleNotFoundError`, which names the extra, where the driver isn't installed.
     """
@@ -78,6 +79,15 @@ class Sluice:
     # Opening and closing
 
     async def __aenter__(self) -> Self:
+        if not self._opened and not is_srv(self.options):
+            try:
+                await self._make_client()
+                self._client().database  # noqa: B018 raises for a name that no database may have
+            except OSError:
+                pass  # a file with certificates, say: opening meets it again, and says so as long as it lasts
+            except BaseException:
+                await self.close()
+                raise
         await self.open()
         await self.wait_until_prepared(self.options.server_selection_timeout)
         return self
@@ -88,21 +98,12 @@ class Sluice:
     async def open(self) -> None:
         """Start connecting. Returns at once, whether or not MongoDB is there.
 
-        Raises what the driver raises for options that it doesn't take, and `RuntimeError` where it was opened before.
-        The slot is free again after what the driver raises.
+        Raises `RuntimeError` where it was opened before. Options that the driver doesn't take are a reason like any
+        other why it isn't ready.
         """
         if self._opened:
             raise RuntimeError("this Sluice was opened before: make another one")
         self._opened = True
-        if not is_srv(self.options):
-            try:
-                await self._make_client()
-                self._client().database  # noqa: B018 raises for a name that no database may have
-            except OSError:
-                pass  # a file with certificates, say: the attempt below meets it again, and says so as long as it lasts
-            except BaseException:
-                await self.close()
-                raise
         self._attempt = asyncio.create_task(self._readiness.attempt(), name="sluice-reach")
         self._heart = asyncio.create_task(self._beat(), name="sluice-heart")
         self.publish()

@@ -84,7 +84,7 @@ class Readiness:
         """Reach the primary and prepare the database; says why when it can't, and is called again."""
         try:
             database = await self._reach()
-        except (PyMongoError, OSError) as error:
+        except (PyMongoError, OSError, ValueError, TypeError) as error:  # the last two: options that can't be
             self._not_ready(error, brief(error))
             return
         if self._prepared.is_set():

@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from operator import attrgetter
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sluice.statistics.histogram import Histogram
 from sluice.statistics.snapshot import WorkerSnapshot
@@ -54,7 +54,7 @@ def _reader(kind: Any) -> Read:
     if is_dataclass(kind):
         return _dataclass_reader(kind)
     arguments = get_args(kind)
-    if isinstance(kind, UnionType):
+    if get_origin(kind) in (Union, UnionType):
         [wanted] = (argument for argument in arguments if argument is not NoneType)
         read = _reader(wanted)
         return lambda value: None if value is None else read(value)
@@ -65,6 +65,8 @@ def _reader(kind: Any) -> Read:
     if get_origin(kind) is list:
         read = _reader(arguments[0])
         return lambda value: [read(item) for item in _checked(value, list)]
+    if get_origin(kind) is Literal:
+        return lambda value: _one_of(arguments, value)
     if kind is float:
         return lambda value: float(value) if type(value) is int else _checked(value, float)
     return lambda value: _checked(value, kind)
@@ -73,6 +75,12 @@ def _reader(kind: Any) -> Read:
 def _checked(value: Any, kind: type) -> Any:
     if type(value) is not kind:
         raise ValueError(f"{type(value).__name__} where {kind.__name__} is stored")
+    return value
+
+
+def _one_of(allowed: tuple[object, ...], value: Any) -> Any:
+    if value not in allowed:
+        raise ValueError(f"{type(value).__name__} where one of {allowed} is stored")
     return value
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast, get_args
 
 from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure, PyMongoError
@@ -26,7 +26,7 @@ from sluice.drivers.members import name_of
 from sluice.errors import brief
 from sluice.options import Options, milliseconds
 from sluice.statistics.slots import Slot, read_all
-from sluice.statistics.snapshot import MemberStatus
+from sluice.statistics.snapshot import MemberState, MemberStatus
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +177,8 @@ def _status(member: str, answer: Answer | None, lag: float | None) -> MemberStat
         return status
     own = next((row for row in answer.replication.get("members", []) if row.get("self")), None)
     if own is not None:
-        status.role = str(own["stateStr"]).lower()
+        state = str(own["stateStr"]).lower()
+        status.role = cast("MemberState", state) if state in get_args(MemberState) else "unknown"
     connections = answer.server.get("connections", {})
     status.connections_current = connections.get("current")
     status.connections_available = connections.get("available")

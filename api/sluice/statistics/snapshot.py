@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Literal
 
 from sluice.statistics.figures import added, counter, counters, figures_of, gauge, histogram, label, state
 from sluice.statistics.histogram import Histogram
@@ -18,6 +19,11 @@ ANY_MEMBER = "*"
 BATCH_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Upper bounds of the buckets that batches are counted in by their size; a larger one counts in one more."""
 
+Coalesced = Literal["read", "write"]
+MemberState = Literal[
+    "primary", "secondary", "arbiter", "recovering", "rollback", "startup", "startup2", "removed", "down", "unknown"
+]
+"""https://www.mongodb.com/docs/manual/reference/replica-states/"""
 _OPEN = "Open connections, by state: idle or used."
 
 
@@ -113,7 +119,7 @@ class OperationStats:
 class CoalescerStats:
     """Reads or writes of one collection that travel in batches."""
 
-    kind: str = label("`read` or `write`.", "kind")
+    kind: Coalesced = label("`read` or `write`.", "kind")
     collection: str = label("The collection.", "db_collection_name")
     operations: int = counter("Operations that callers asked for.", "sluice_coalescing_operations_total")
     batches: int = counter("Batches that were sent.")
@@ -151,7 +157,7 @@ class MemberStatus:
     member: str = label("Its address.", "member")
     up: bool = gauge("Whether the member answers.", "mongodb_member_up", default=False)
     taken_at: float = gauge("Unix time at which it was asked.", unit="seconds", default=0.0)
-    role: str | None = state("The member's present role.", "mongodb_member_role", by="role")
+    role: MemberState | None = state("The member's present role.", "mongodb_member_role", by="role")
     connections_current: int | None = gauge(
         "Open connections, of all clients.", "mongodb_member_connections_current", default=None
     )

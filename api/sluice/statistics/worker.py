@@ -16,6 +16,7 @@ from sluice.statistics.operations import Operations
 from sluice.statistics.slots import Slot
 from sluice.statistics.snapshot import (
     ANY_MEMBER,
+    Coalesced,
     CoalescerStats,
     MemberStatus,
     PoolConfig,
@@ -53,7 +54,7 @@ class WorkerStatistics:
         """Where the pool of this member (`host:port`) counts."""
         return self._pools.setdefault(member, PoolStats())
 
-    def of_coalescer(self, kind: str, collection: str) -> CoalescerStats:
+    def of_coalescer(self, kind: Coalesced, collection: str) -> CoalescerStats:
         """Where the reads or writes of a collection count."""
         return self._coalescers.setdefault((kind, collection), CoalescerStats(kind=kind, collection=collection))
 

@@ -9,6 +9,7 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 from types import FunctionType
+from typing import Any
 
 import pytest
 from pymongo.errors import ConfigurationError, InvalidName
@@ -136,15 +137,27 @@ async def test_what_is_not_open_says_so(options: Options, tmp_path: Path) -> Non
             other.collection("things")
 
 
-async def test_options_that_the_driver_refuses_are_told_when_it_is_opened(options: Options, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"client": {"retryWrites": "perhaps"}}, ValueError),
+        ({"url": "http://h"}, ConfigurationError),
+        ({"database": "a b"}, InvalidName),
+    ],
+)
+async def test_options_that_the_driver_refuses_are_told_at_once(
+    options: Options, tmp_path: Path, changes: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        async with Sluice(replace(options, **changes), Slot.claim(tmp_path)):
+            pass
     slot = Slot.claim(tmp_path)
-    with pytest.raises(ValueError, match="retryWrites"):
-        await Sluice(replace(options, client={"retryWrites": "perhaps"}), slot).open()
-    with pytest.raises(ConfigurationError):
-        await Sluice(replace(options, url="http://h"), Slot.claim(tmp_path)).open()
-    with pytest.raises(InvalidName):
-        await Sluice(replace(options, database="a b"), Slot.claim(tmp_path)).open()
-    assert Slot.claim(tmp_path).number == slot.number == 0
+    assert slot.number == 0
+    sluice = Sluice(replace(options, **changes), slot)  # a service goes on, and says why it isn't ready
+    await sluice.open()
+    await until(lambda: sluice.reason not in (None, "MongoDB has not been reached yet"))
+    assert not sluice.ready
+    await sluice.close()
 
 
 async def test_times_are_reported_and_handed_to_the_driver_as_they_were_set(open_sluice: OpenSluice) -> None:
