@@ -96,6 +96,11 @@ class Supervisor:
         """Each program's state (`RUNNING`, `STARTING`, `BACKOFF`, `FATAL`, …)."""
         return {info["name"]: info["statename"] for info in self._rpc.getAllProcessInfo()}
 
+    def pid(self, name: str) -> int:
+        """A program's process id; 0 where it doesn't run."""
+        pid: int = self._rpc.getProcessInfo(name)["pid"]
+        return pid
+
     def launch(self, *names: str) -> None:
         """Start those that don't run, and wait until they stay up. Raises `StackError` with the last words of one."""
         states = self.states()
@@ -111,7 +116,8 @@ class Supervisor:
                 self._rpc.stopProcess(name)
                 raise StackError(f"{name} does not start: {self._last_words(name)}")
 
-    def _end(self, *names: str) -> None:
+    def end(self, *names: str) -> None:
+        """Stop those that run, and wait for their end. Raises `StackError`."""
         for name, state in self.states().items():
             if name in names and state in UP:
                 with suppress(xmlrpc.client.Fault):  # it has ended by itself
@@ -131,9 +137,9 @@ class Supervisor:
     def stop(self) -> None:
         """Stop every program, the proxy first and the database last, then supervisord itself."""
         front = ("prometheus", "nginx-exporter", "nginx")
-        self._end(*front)
-        self._end("api")
-        self._end(*self.states())
+        self.end(*front)
+        self.end("api")
+        self.end(*self.states())
         self._rpc.shutdown()
         wait_until(lambda: not self.alive, 30, "supervisord does not end")
 

@@ -1,0 +1,36 @@
+"""Outcomes as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from drill.outcome import Outcome
+
+COLUMNS = (
+    "drill", "driver", "requests", "failed", "no reads, s", "no writes, s", "well after, s", "lost", "wrong",
+    "live, ms",
+)  # fmt: skip
+
+
+def row(outcome: Outcome) -> tuple[str, ...]:
+    """One drill's figures, as text."""
+    figures = outcome.figures
+    failed = ", ".join(f"{count} × {status}" for status, count in sorted(figures.failed.items())) or "0"
+    return (
+        outcome.drill.name, outcome.driver, f"{figures.requests:,}", failed, f"{figures.absent_reads:.1f}",
+        f"{figures.absent_writes:.1f}", f"{figures.recovered:.1f}",
+        f"{len(outcome.audit.lost)} of {outcome.audit.acknowledged:,}", str(len(outcome.wrong)),
+        f"{1000 * outcome.witness.slowest_live:.0f}",
+    )  # fmt: skip
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Markdown, with columns that are aligned in a terminal, too."""
+    rows = [COLUMNS, *map(row, outcomes)]
+    widths = [max(len(cells[column]) for cells in rows) for column in range(len(COLUMNS))]
+
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))} |"
+
+    rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
+    return "\n".join([line(rows[0]), rule, *map(line, rows[1:])])

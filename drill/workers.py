@@ -1,0 +1,78 @@
+"""Workers and their master: killed, reloaded, replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+from drill.drills import PLANNED, Bounds, Drill
+from drill.load import Load
+from drill.service import Service
+
+RECYCLING = 20.0
+CONNECTIONS = 200
+RELOADS = 10
+
+
+async def kill_one(service: Service, load: Load) -> None:
+    old = service.workers()
+    service.signal(signal.SIGKILL, min(old))
+    await service.wait_for_other_workers({min(old)})
+
+
+async def kill_all(service: Service, load: Load) -> None:
+    old = service.workers()
+    service.signal(signal.SIGKILL, *old)
+    await service.wait_for_other_workers(old)
+
+
+async def kill_master(service: Service, load: Load) -> None:
+    old = service.workers()
+    service.signal(signal.SIGKILL, service.master())
+    await service.wait_for_other_workers(old)
+
+
+async def reload(service: Service, load: Load) -> None:
+    for _ in range(RELOADS):
+        old = service.workers()
+        service.signal(signal.SIGHUP, service.master())
+        await service.wait_for_other_workers(old)
+
+
+async def recycle(service: Service, load: Load) -> None:
+    """They are replaced by themselves, having served what `MAX_REQUESTS` says."""
+    seen, limit = set(service.workers()), time.monotonic() + RECYCLING
+    while time.monotonic() < limit:
+        await asyncio.sleep(0.2)
+        seen |= service.workers()
+    load.notes["workers replaced"] = len(seen) - len(service.workers())
+
+
+DRILLS = [
+    Drill(
+        "worker-killed",
+        "a worker is killed",
+        kill_one,
+        Bounds(absent_reads=1, absent_writes=1, recovered=5),
+        quick=True,
+    ),
+    Drill("workers-killed", "all workers are killed", kill_all, Bounds(absent_reads=3, absent_writes=3, recovered=5)),
+    Drill(
+        "master-killed",
+        "Gunicorn's master is killed",
+        kill_master,
+        Bounds(absent_reads=1, absent_writes=1, recovered=5),
+    ),
+    Drill("reload", f"{RELOADS} reloads in a row", reload, PLANNED, callers=CONNECTIONS),
+    Drill(
+        "recycling",
+        "workers replaced every 200 requests",
+        recycle,
+        PLANNED,
+        callers=CONNECTIONS,
+        rate=600.0,
+        settings={"MAX_REQUESTS": "200", "MAX_REQUESTS_JITTER": "50"},
+        quick=True,
+    ),
+]
