@@ -13,10 +13,11 @@ from sluice.client import Sluice
 from sluice.coalescing.coalescer import Limits
 from sluice.coalescing.reader import Reader
 from sluice.coalescing.writer import Writer, write_error
-from sluice.drivers.members import Role
+from sluice.drivers.members import ReadPreference, Role
 from sluice.errors import (
     NOTHING_WRITTEN,
     REFUSAL_CODES,
+    Abandoned,
     DeadlineExceeded,
     NotPrepared,
     PoolClosed,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NOTHING_WRITTEN",
     "REFUSAL_CODES",
+    "Abandoned",
     "Changes",
     "DeadlineExceeded",
     "Demand",
@@ -51,6 +53,7 @@ __all__ = [
     "Prepare",
     "QueueFull",
     "QueueTimeout",
+    "ReadPreference",
     "Reader",
     "Role",
     "Slot",

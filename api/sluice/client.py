@@ -18,8 +18,9 @@ from sluice.coalescing.writer import Writer
 from sluice.drivers import driver
 from sluice.drivers.arguments import is_srv
 from sluice.drivers.connected import Client, Connected, Database, Document, Session, usable
-from sluice.drivers.members import Role, name_of
+from sluice.drivers.members import ReadPreference, Role, name_of
 from sluice.errors import PoolUnavailable
+from sluice.failover import Failover
 from sluice.options import Options
 from sluice.readiness import Prepare, Readiness
 from sluice.statistics.members import MembersView
@@ -65,11 +66,12 @@ class Sluice:
         self._readiness = Readiness(self._reach, prepare, self._described)
         self._statistics = WorkerStatistics(options, slot, self.app_name, self._readiness.doubt)
         self._view = MembersView(options, slot)
+        self._failover = Failover()
         self._limits = Limits(
             lanes=options.lanes, batch=options.batch, batch_bytes=options.batch_bytes, waiting=options.queue_limit
         )
         self._collections: dict[tuple[Any, ...], AsyncCollection[Document]] = {}
-        self._readers: dict[tuple[str, bytes | None, Limits | None], Reader] = {}
+        self._readers: dict[tuple[str, bytes | None, bytes | None, Limits | None], Reader] = {}
         self._writers: dict[tuple[str, Limits | None], Writer] = {}
         self._opened = self._closed = False
         self._attempt: asyncio.Task[None] | None = None
@@ -170,17 +172,25 @@ class Sluice:
         return collection
 
     def reader(
-        self, collection: str, *, projection: Mapping[str, Any] | None = None, limits: Limits | None = None
+        self,
+        collection: str,
+        *,
+        projection: Mapping[str, Any] | None = None,
+        read_preference: ReadPreference | None = None,
+        limits: Limits | None = None,
     ) -> Reader:
         """Coalesced point reads by `_id`; the same reader for the same arguments, so that its callers share batches.
 
-        Raises `PoolUnavailable`, as `client`.
+        `read_preference`: the client's own unless given, the primary by default. With `PrimaryPreferred()` reads go on
+        while there is no primary, and may then miss what was written last. Raises `PoolUnavailable`, as `client`.
         """
-        key = (collection, projection if projection is None else bson.encode(projection), limits)
+        mode = None if read_preference is None else bson.encode(read_preference.document)
+        key = (collection, projection if projection is None else bson.encode(projection), mode, limits)
         reader = self._readers.get(key)
         if reader is None:
             stats = self._statistics.of_coalescer("read", collection)
-            reader = Reader(self.database[collection], stats, projection=projection, limits=limits or self._limits)
+            of = self.database[collection].with_options(read_preference=read_preference)
+            reader = Reader(of, stats, projection=projection, limits=limits or self._limits)
             self._readers[key] = reader
         return reader
 
@@ -319,7 +329,7 @@ class Sluice:
         return f"{self.options.driver} driver, {', '.join(self.roles())}"
 
     async def _beat(self) -> None:
-        """Measure the loop's lag, publish, and keep trying to reach MongoDB while it's away."""
+        """Measure the loop's lag, publish, and see to MongoDB: reach it while it's away, and follow its elections."""
         loop = asyncio.get_running_loop()
         published = observed = loop.time()
         worst = 0.0
@@ -328,6 +338,9 @@ class Sluice:
             await asyncio.sleep(TICK)
             now = loop.time()
             worst = max(worst, now - before - TICK)
+            if self._connected is not None:
+                for pool in self._failover.deposed(self._connected):
+                    await pool.interrupt()
             if _is_over(self._attempt) and self._readiness.is_due(self.ready):
                 self._attempt = asyncio.create_task(self._readiness.attempt(), name="sluice-reach")
             if now - observed >= OBSERVE_EVERY and _is_over(self._observation):
@@ -338,8 +351,8 @@ class Sluice:
                 self.publish()
 
     async def _observe(self) -> None:
-        await self._view.refresh(list(self.roles()))
-        self._statistics.members = self._view.statuses
+        if await self._view.refresh(list(self.roles())):
+            self._statistics.members = self._view.statuses
 
 
 def _is_over(task: asyncio.Task[None] | None) -> bool:

@@ -13,7 +13,8 @@ from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from app.http import context, problems
-from app.http.middleware import ANSWER, Context, is_event_stream
+from app.http.errors import REPEATABLE
+from app.http.middleware import ANSWER, LIMIT, Context, is_event_stream
 from app.http.problems import Kind, Problem
 from app.observe.access_log import AccessLog
 from app.serving.leaving import State
@@ -107,6 +108,17 @@ class HttpProtocol(OneWriteProtocol):
         version = self.parser.get_http_version().encode()
         fields = [b"%b: %b\r\n" % (name, value) for name, value in self.headers if name != b"upgrade"]
         return b"%b %b HTTP/%b\r\n%b\r\n" % (self.parser.get_method(), self.url, version, b"".join(fields))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whoever asked has gone: what nobody waits for isn't worked on. See `sluice.deadline.limit.abandon`."""
+        cycle = self.cycle
+        super().connection_lost(exc)
+        if cycle is None or cycle.response_complete:
+            return
+        scope = cast("Scope", cycle.scope)
+        limit = scope.get(LIMIT)
+        if limit is not None:
+            limit.abandon(reads=scope["method"] in REPEATABLE)
 
     # The worker's end
 

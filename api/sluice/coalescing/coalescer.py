@@ -45,6 +45,7 @@ class Entry(Generic[Item, Result]):
     until: float | None
     arrived: float
     future: asyncio.Future[Result]
+    asker: deadline.Asker | None
     left: float = 0.0
 
 
@@ -106,13 +107,14 @@ class Coalescer(Generic[Item, Result]):
         left = deadline.remaining()
         now = time.monotonic()
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        entry = Entry(item, size, None if left is None else now + left, now, future)
+        entry = Entry(item, size, None if left is None else now + left, now, future, deadline.asker())
         self._waiting[entry] = None
         self.stats.waiting += 1
         if self._in_flight < self.limits.lanes:
             self._depart()
         try:
-            result = await future
+            with deadline.waiting(future):
+                result = await future
         finally:
             if entry in self._waiting:  # cancelled before it left
                 self._forget(entry)
@@ -173,6 +175,8 @@ class Coalescer(Generic[Item, Result]):
             if not entry.future.done():  # else cancelled in this very step
                 batch.append(entry)
                 size += entry.size
+                if entry.asker is not None and self.stats.kind == "write":
+                    entry.asker.wrote = True
         return batch
 
     async def _travel(self, batch: list[Entry[Item, Result]], lane: Lane) -> None:
