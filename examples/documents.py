@@ -40,7 +40,7 @@ async def main() -> None:
         richest = await Account.find(Account.balance > 100).to_list()
         pool = statistics.summarize([sluice.snapshot()]).pool
     print(f"{[(account.owner, account.balance) for account in richest]}")
-    print(f"{pool.use_time.count} uses of {pool.total_created} connections")
+    print(f"{pool.use_time.count} uses of {pool.total_created} connections in all runs")
 
 
 if __name__ == "__main__":

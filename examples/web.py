@@ -7,8 +7,10 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from pymongo.errors import ExecutionTimeout
 
-from sluice import Options, PoolError, Sluice, deadline, statistics
+from sluice import DeadlineExceeded, Options, PoolError, Sluice, deadline, statistics
 
 OPTIONS = Options(
     url=os.environ.get("MONGODB_URL", "mongodb://localhost:27017"),
@@ -32,10 +34,21 @@ async def busy(request: Request, error: PoolError) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "1"})
 
 
+@app.exception_handler(ExecutionTimeout)
+@app.exception_handler(DeadlineExceeded)
+async def late(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "this took too long"}, 504)
+
+
+class Product(BaseModel):
+    price: float
+
+
 @app.put("/products/{name}")
-async def put_product(name: str, product: dict[str, Any], request: Request) -> None:
+async def put_product(name: str, product: Product, request: Request) -> None:
+    new = product.model_dump()
     async with deadline.limit(2):  # seconds, the wait for a connection included
-        await request.app.state.sluice.collection("products").replace_one({"_id": name}, product, upsert=True)
+        await request.app.state.sluice.collection("products").replace_one({"_id": name}, new, upsert=True)
 
 
 @app.get("/products/{name}")

@@ -29,7 +29,7 @@ async def main() -> None:
         # 4 have a connection, the others wait in line: as many as `wait_queue_multiple` times 4 may.
         done = await asyncio.gather(*(take_jobs(sluice) for _ in range(16)))
         pool = statistics.summarize([sluice.snapshot()]).pool
-    print(f"{sum(done)} jobs, {pool.use_time.count} uses of {pool.total_created} connections")
+    print(f"{sum(done)} jobs, {pool.use_time.count} uses of {pool.total_created} connections in all runs")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 # Usage: backup.sh [FILE]
 #
 # Saves the running stack's database to FILE (default: sluice-<time>.backup here), from one snapshot, while it serves.
-# The file appears once it is whole. restore.sh puts it back.
+# The file appears once it is whole, in place of an older one of its name. restore.sh puts it back.
 set -euo pipefail
 # shellcheck source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 [[ ${1:-} == -h || ${1:-} == --help ]] && usage && exit
-if (($# > 1)) || [[ ${1:-} == -* ]]; then misuse "one file is all it takes"; fi
+if (($# > 1)) || [[ ${1:-} == -* ]]; then misuse "${*@Q}: allowed is one file"; fi
 
 file=${1:-sluice-$(date +%Y%m%d-%H%M%S).backup}
 [[ ! -d $file ]] || fail "$file is a folder"

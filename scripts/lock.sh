@@ -6,6 +6,7 @@ set -euo pipefail
 # shellcheck source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 [[ ${1:-} == -h || ${1:-} == --help ]] && usage && exit
+(($# == 0)) || misuse "${*@Q}: allowed is nothing"
 command -v uv >/dev/null || fail "uv is missing: pip install uv"
 
 cd "$root"

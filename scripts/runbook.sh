@@ -253,7 +253,7 @@ native_log() {
       if [[ -e $folder/$name$suffix ]]; then files+=("$folder/$name$suffix"); fi
     done
   done
-  ((${#files[@]})) || fail "$folder has no log of '$1'"
+  ((${#files[@]})) || fail "$folder has no log of '$1', but of $(cd "$folder" && printf '%s\n' ./*.{log,out} | sed -n 's|^\./\([^*]*\)\..*|\1|p' | sort -u | paste -sd' ')"
   if [[ $2 == all ]]; then cat "${files[@]}"; else tail -q -n "$2" "${files[@]}"; fi
 }
 

@@ -100,11 +100,11 @@ class Sluice:
     async def open(self) -> None:
         """Start connecting. Returns at once, whether or not MongoDB is there.
 
-        Raises `RuntimeError` where it was opened before. Options that the driver doesn't take are a reason like any
-        other why it isn't ready.
+        Raises `RuntimeError` where it was opened before, or closed. Options that the driver doesn't take are a reason
+        like any other why it isn't ready.
         """
-        if self._opened:
-            raise RuntimeError("this Sluice was opened before: make another one")
+        if self._opened or self._closed:
+            raise RuntimeError(f"this Sluice was {'opened' if self._opened else 'closed'} before: make another one")
         self._opened = True
         self._attempt = asyncio.create_task(self._readiness.attempt(), name="sluice-reach")
         self._heart = asyncio.create_task(self._beat(), name="sluice-heart")

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import unquote_plus
 
 Driver = Literal["pymongo", "motor"]
@@ -42,6 +42,11 @@ _TIMES = (
     "wait_queue_timeout",
     "slow_operation",
 )
+_TEXTS = ("url", "database", "monitoring_url", "app_name")
+LEAST_HEARTBEAT = 0.5
+"""Seconds; the driver's own limit."""
+MOST_SECONDS = 10_000_000
+"""Four months: what is longer is a mistake, and no timer takes it."""
 
 
 def milliseconds(seconds: float) -> int:
@@ -68,9 +73,9 @@ class Options:
     `auto_encryption_opts`, `tz_aware` or `type_registry`; the driver's defaults hold for what neither they nor the URL
     give. An `appName` in the URL counts where `app_name` isn't given.
 
-    Raises `ValueError`, which names the option and what is allowed, for a number out of its range, for an option of the
-    driver that a field decides or that is given both in the URL and in `client`, and for `w=0`: nobody would hear of
-    a write that failed.
+    Raises `ValueError`, which names the option and what is allowed, for a value of another kind or out of its range,
+    for an option of the driver that a field decides or that is given both in the URL and in `client`, and for `w=0`:
+    nobody would hear of a write that failed.
     """
 
     url: str
@@ -95,6 +100,17 @@ class Options:
     client: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in _TEXTS:
+            text = getattr(self, name)
+            if not isinstance(text, str) and not (text is None and name == "monitoring_url"):
+                shown = "***" if "url" in name and text is not None else repr(text)
+                raise ValueError(f"option {name}={shown}: allowed is a text")
+        if not self.database:
+            raise ValueError("option database='': allowed is a name")
+        if self.driver not in get_args(Driver):
+            raise ValueError(f"option driver={self.driver!r}: allowed are {' and '.join(get_args(Driver))}")
+        if not isinstance(self.client, Mapping) or not all(isinstance(name, str) for name in self.client):
+            raise ValueError("option client: allowed is a mapping from the driver's names of options to values")
         for name, least in _LEAST.items():
             number = getattr(self, name)
             if not isinstance(number, int) or isinstance(number, bool) or number < least:
@@ -106,8 +122,11 @@ class Options:
             seconds = getattr(self, name)
             if seconds is None and name == "max_idle_time":
                 continue
-            if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
                 raise ValueError(f"option {name}={seconds!r}: allowed is more than 0, in seconds")
+            shortest = LEAST_HEARTBEAT if name == "heartbeat_frequency" else 0.001
+            if not shortest <= seconds <= MOST_SECONDS:
+                raise ValueError(f"option {name}={seconds!r}: allowed is {shortest} to {MOST_SECONDS}, in seconds")
         in_url = {name.lower(): (name, value) for name, value in url_options(self.url)}
         given = {name.lower(): (name, value) for name, value in self.client.items()}
         for url in (self.url, self.monitoring_url or ""):

@@ -19,7 +19,7 @@ def versions(condition: str) -> list[int] | None:
     if condition.strip() == "*":
         return None
     tags = _tags(condition)
-    if tags is None:
+    if not tags:
         raise Problem(problems.BAD_REQUEST, 'If-Match: allowed is * or a list of tags, such as "3"')
     return [int(tag) for tag in tags if tag.isascii() and tag.isdigit() and len(tag) < 19]
 

@@ -182,7 +182,9 @@ class Deadline:
         wish = header(scope, b"x-request-timeout-ms")
         if wish is not None:
             if not (wish.isdigit() and len(wish) <= 9 and int(wish) > 0):
-                raise Problem(problems.BAD_REQUEST, "X-Request-Timeout-Ms: allowed is a whole number above 0")
+                raise Problem(
+                    problems.BAD_REQUEST, "X-Request-Timeout-Ms: allowed is a whole number above 0, of at most 9 digits"
+                )
             seconds = min(seconds, int(wish) / 1000)
         limit = scope[LIMIT] = deadline.limit(seconds)
 

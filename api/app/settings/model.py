@@ -69,6 +69,13 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _not_mongodbs_own(name: str) -> str:
+    """They keep no schema, and `local` isn't replicated: no write to it can be repeated."""
+    if name in ("admin", "config", "local"):
+        raise ValueError("reserved")
+    return name
+
+
 class Settings(BaseSettings):
     """Every setting of the service; `MAX_POOL_SIZE` in the environment is `max_pool_size` here."""
 
@@ -84,8 +91,10 @@ class Settings(BaseSettings):
             min_length=1,
             max_length=63,
             pattern=r'^[^/\\. "$*<>:|?\x00-\x1f]+$',
-            description=r'1 to 63 characters, none of / \ . " $ * < > : | ? and space',
+            description=r'1 to 63 characters, none of / \ . " $ * < > : | ? and space;'
+            " admin, config and local are MongoDB's own",
         ),
+        AfterValidator(_not_mongodbs_own),
     ] = "sluice"
     mongodb_driver: Driver = "pymongo"
 
@@ -155,7 +164,10 @@ class Settings(BaseSettings):
                 given[name] = _read_secret(name, str(given[file]))
         if (named := database_of(given.get("mongodb_url"))) is not None:
             given.setdefault("database_name", named)
-        pool = POOL_PROFILES.get(given.get("pool_profile", "default"), {})
+        pool = dict(POOL_PROFILES.get(given.get("pool_profile", "default"), {}))
+        most = str(given.get("max_pool_size", ""))
+        if pool and most.isdecimal():  # who wants a smaller pool wants a smaller minimum
+            pool["min_pool_size"] = min(pool["min_pool_size"], int(most))
         timeouts = TIMEOUT_PROFILES.get(given.get("timeout_profile", "default"), {})
         return pool | timeouts | given
 

@@ -126,6 +126,8 @@ class UserPage(BaseModel):
 class UserBulk(BaseModel):
     """Users to create at once."""
 
+    model_config = ConfigDict(extra="forbid")
+
     # As they were sent: what is wrong with one shall not keep the others from being created.
     users: Annotated[list[SkipValidation[NewUser]], Field(min_length=1, max_length=BULK_LIMIT)]
 

@@ -66,6 +66,9 @@ class Reader:
     async def get(self, key: object) -> Document | None:
         """The document with this `_id`, the caller's own copy; None if there is none.
 
+        The key means what it means in `find_one({"_id": key})`: one of operators (`{"$gt": 0}`) or a pattern asks for
+        whatever fits. What comes from outside is checked before.
+
         Raises what a single `find_one` raises, and `QueueFull` when too many reads wait.
         """
         lane = self._coalescer.take_lane()

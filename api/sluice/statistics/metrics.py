@@ -58,9 +58,9 @@ class SluiceCollector(Collector):
     """Exports the snapshots of every worker of the container, whichever worker is asked."""
 
     def __init__(
-        self, directory: Path, pool_name: str, *, demand: Demand | None = None, budget: int | None = None
+        self, directory: Path | str, pool_name: str, *, demand: Demand | None = None, budget: int | None = None
     ) -> None:
-        self._directory = directory
+        self._directory = Path(directory)
         self._pool_name = pool_name
         self._plan = ConnectionPlan(connections=demand.connections, budget=budget) if demand is not None else None
 

@@ -31,15 +31,15 @@ class Slot:
     Where none can be had (a full folder, say), its `number` is the process id until `hold` succeeds.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path | str) -> None:
+        self.directory = Path(directory)
         self.number = os.getpid()
         self._lock = -1
         self._closed = False
         os.register_at_fork(after_in_child=self.close)  # a child would keep the lock of a dead parent
 
     @classmethod
-    def claim(cls, directory: Path) -> Slot:
+    def claim(cls, directory: Path | str) -> Slot:
         """A slot that is held. Raises `OSError` as `hold` does."""
         slot = cls(directory)
         slot.hold()
@@ -115,8 +115,9 @@ def shared_folder(name: str) -> Path:
     return place / f"sluice-{os.geteuid()}-{quote(name, safe='')}"
 
 
-def read_all(directory: Path) -> list[WorkerSnapshot]:
+def read_all(directory: Path | str) -> list[WorkerSnapshot]:
     """Every slot's snapshot, lowest slot first; `alive` is False where no worker holds the slot."""
+    directory = Path(directory)
     try:
         with _claiming(directory, fcntl.LOCK_SH):
             held = {int(path.stem): _is_held(path) for path in directory.glob("*.lock") if path.stem.isdecimal()}

@@ -56,6 +56,12 @@ def test_an_explicit_variable_wins_over_the_profile(monkeypatch: pytest.MonkeyPa
     assert (chosen.max_pool_size, chosen.min_pool_size) == (200, 3)
 
 
+@pytest.mark.parametrize(("most", "least"), [("5", 5), ("40", 10), ("1", 1)])
+def test_a_smaller_pool_has_a_smaller_minimum(monkeypatch: pytest.MonkeyPatch, most: str, least: int) -> None:
+    monkeypatch.setenv("MAX_POOL_SIZE", most)
+    assert load(_env_file=None).min_pool_size == least
+
+
 @pytest.mark.parametrize(
     ("url", "name"),
     [
@@ -133,6 +139,10 @@ def test_a_dotenv_file_is_read(tmp_path: Path) -> None:
             for proxy in ("traefik", "10.0.0.1/8", "10.0.0.0/33", "0.0.0.0/0", "::/0", "10.0.0.1;", "fe80::1%eth0")
         ),
         ("DATABASE_NAME", "a b", r'1 to 63 characters, none of / \ . " $ * < > : | ? and space'),
+        *(
+            ("DATABASE_NAME", name, "admin, config and local are MongoDB's own")
+            for name in ("admin", "config", "local")
+        ),
         ("CONNECTION_BUDGET", "-5", "a whole number from 1 to"),
         ("API_KEY_FILE", "/does/not/exist", "a readable file"),
         *(

@@ -135,6 +135,10 @@ async def test_what_is_not_open_says_so(options: Options, tmp_path: Path) -> Non
         await until(lambda: "invalid" in (other.reason or ""))
         with pytest.raises(PoolUnavailable, match=r"nowhere\.invalid"):
             other.collection("things")
+    unused = Sluice(options, Slot.claim(str(tmp_path)))
+    await unused.close()
+    with pytest.raises(RuntimeError, match="closed before"):
+        await unused.open()
 
 
 @pytest.mark.parametrize(
