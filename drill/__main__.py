@@ -61,6 +61,8 @@ def _run(driver: str, names: Sequence[str], outcomes: list[Outcome]) -> None:
                 finally:
                     print(f": {time.monotonic() - started:.0f} s", flush=True)
                 outcomes.append(outcome)
+                for what, number in outcome.notes.items():
+                    print(f"    {number:g} {what}", flush=True)
                 for problem in [*outcome.broken(), *outcome.late()]:
                     print(f"    {problem}", flush=True)
         finally:

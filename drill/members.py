@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from contextlib import suppress
 
 from pymongo.errors import AutoReconnect
@@ -14,7 +15,18 @@ from drill.service import Service
 
 FROZEN = 15.0
 AWAY = 5.0
-GONE = frozenset({"NoPrimary", "MemberDown", "ReplicationLag", "WorkerNotReady", "PoolConnectFailures", "PoolTimeouts"})
+AFTER = 2.0
+GONE = frozenset(
+    {
+        "NoPrimary",
+        "MemberDown",
+        "ReplicationLag",
+        "WorkerNotReady",
+        "PoolConnectFailures",
+        "PoolTimeouts",
+        "PoolWaitsLong",
+    }
+)
 """A member is away, or all are: these say so."""
 BURNING = GONE | {
     "ErrorBudgetBurnsFast",
@@ -42,7 +54,9 @@ async def freeze_primary(service: Service, load: Load) -> None:
 
 
 async def step_down(service: Service, load: Load) -> None:
+    """And what the next one's pool, which nobody used, makes of the usual load."""
     primary = await service.wait_for_primary()
+    before = time.monotonic()
 
     def ask() -> None:
         with service.member(primary) as client, suppress(AutoReconnect):
@@ -50,6 +64,12 @@ async def step_down(service: Service, load: Load) -> None:
 
     await asyncio.to_thread(ask)
     await service.wait_for_primary(without=primary)
+    elected = time.monotonic()
+    await asyncio.sleep(AFTER)
+    load.notes |= {
+        "ms p99 before": 1000 * load.p99(load.started, before),
+        f"ms p99 in the first {AFTER:g} s of the next primary": 1000 * load.p99(elected, elected + AFTER),
+    }
     await service.wait_until_whole()
 
 

@@ -30,7 +30,7 @@ class Witness:
     shrunken: set[str] = field(default_factory=set)
     """Counters that fell."""
     holes: set[str] = field(default_factory=set)
-    """Figures of the members that were gone from an answer, having been there."""
+    """Figures of members that answer which were gone from `/metrics`, having been there."""
     looks: int = 0
     missed: int = 0
     """Looks at the metrics that got no answer."""
@@ -39,7 +39,7 @@ class Witness:
         self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5))
         self._over = asyncio.Event()
         self._last: Mapping[str, float] = {}
-        self._members: set[str] = set()
+        self._members: set[tuple[str, str]] = set()
         self._before = set(await self._states())
         self._tasks = [asyncio.create_task(task) for task in (self._watch_live(), self._watch_figures())]
         return self
@@ -83,15 +83,19 @@ class Witness:
             self.missed += 1
             return
         counters: dict[str, float] = {}
-        members: set[str] = set()
+        members: set[tuple[str, str]] = set()
+        up: set[str] = set()
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if family.name.startswith("mongodb_member_"):
-                    members.add(f"{sample.name}{sorted(sample.labels.items())}")
+                    members.add((sample.labels["member"], sample.name))
+                    if sample.name == "mongodb_member_up" and sample.value:
+                        up.add(sample.labels["member"])
                 elif family.type == "counter" and sample.name.endswith("_total"):
                     counters[sample.name] = counters.get(sample.name, 0.0) + sample.value
         self.shrunken |= {name for name, value in self._last.items() if counters.get(name, 0.0) < value}
-        self.holes |= {name for name in self._members if name not in members}
+        missing = self._members - members
+        self.holes |= {f"{name} of {member}" for member, name in missing if member in up or name == "mongodb_member_up"}
         self._last = counters
         self._members |= members
 

@@ -13,6 +13,8 @@ from drill.service import Service
 RECYCLING = 20.0
 CONNECTIONS = 200
 RELOADS = 10
+BUSY = frozenset({"WorkerNotReady", "WorkerRestarts", "LatencyBudgetBurnsFast", "LatencyBudgetBurnsSlowly"})
+"""Workers start, and while they do, requests take longer: so it is."""
 
 
 async def kill_one(service: Service, load: Load) -> None:
@@ -49,22 +51,19 @@ async def recycle(service: Service, load: Load) -> None:
     load.notes["workers replaced"] = len(seen) - len(service.workers())
 
 
+KILLED = Bounds(absent_reads=1, absent_writes=1, recovered=5)
+
 DRILLS = [
+    Drill("worker-killed", "a worker is killed", kill_one, KILLED, alerts=BUSY, quick=True),
     Drill(
-        "worker-killed",
-        "a worker is killed",
-        kill_one,
-        Bounds(absent_reads=1, absent_writes=1, recovered=5),
-        quick=True,
+        "workers-killed",
+        "all workers are killed",
+        kill_all,
+        Bounds(absent_reads=3, absent_writes=3, recovered=5),
+        alerts=BUSY,
     ),
-    Drill("workers-killed", "all workers are killed", kill_all, Bounds(absent_reads=3, absent_writes=3, recovered=5)),
-    Drill(
-        "master-killed",
-        "Gunicorn's master is killed",
-        kill_master,
-        Bounds(absent_reads=1, absent_writes=1, recovered=5),
-    ),
-    Drill("reload", f"{RELOADS} reloads in a row", reload, PLANNED, callers=CONNECTIONS),
+    Drill("master-killed", "Gunicorn's master is killed", kill_master, KILLED, alerts=BUSY),
+    Drill("reload", f"{RELOADS} reloads in a row", reload, PLANNED, callers=CONNECTIONS, alerts=BUSY),
     Drill(
         "recycling",
         "workers replaced every 200 requests",
@@ -73,6 +72,7 @@ DRILLS = [
         callers=CONNECTIONS,
         rate=600.0,
         settings={"MAX_REQUESTS": "200", "MAX_REQUESTS_JITTER": "50"},
+        alerts=BUSY,
         quick=True,
     ),
 ]

@@ -38,6 +38,9 @@ ELECTION_MS = 3_000
 are neighbours; what keeps one silent for 3 s (a frozen machine, a stalled disk) keeps its clients waiting, too."""
 HEARTBEAT_MS = 1_000
 """Two may get lost before an election; MongoDB's own is 2 s."""
+CATCH_UP_MS = 1_000
+"""How long a new primary looks for writes that it hasn't got. By MongoDB's default it waits until it has heard of every
+member, one that is frozen too, and takes no writes meanwhile; what a majority has confirmed it has in any case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +144,11 @@ class ReplicaSet:
         settings = config["settings"]
         wanted = dict(settings)
         if settings["electionTimeoutMillis"] == FIRST_ELECTION_MS:
-            wanted |= {"electionTimeoutMillis": ELECTION_MS, "heartbeatIntervalMillis": HEARTBEAT_MS}
+            wanted |= {
+                "electionTimeoutMillis": ELECTION_MS,
+                "heartbeatIntervalMillis": HEARTBEAT_MS,
+                "catchUpTimeoutMillis": CATCH_UP_MS,
+            }
         if self.election_ms:
             wanted["electionTimeoutMillis"] = self.election_ms
         if wanted != settings:
