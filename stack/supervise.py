@@ -96,6 +96,11 @@ class Supervisor:
         """Each program's state (`RUNNING`, `STARTING`, `BACKOFF`, `FATAL`, …)."""
         return {info["name"]: info["statename"] for info in self._rpc.getAllProcessInfo()}
 
+    def pid(self, name: str) -> int:
+        """A program's process id; 0 where it doesn't run."""
+        pid: int = self._rpc.getProcessInfo(name)["pid"]
+        return pid
+
     def launch(self, *names: str) -> None:
         """Start those that don't run, and wait until they stay up. Raises `StackError` with the last words of one."""
         states = self.states()
@@ -109,7 +114,7 @@ class Supervisor:
         for name in names:
             if self.states()[name] != RUNNING:
                 self._rpc.stopProcess(name)
-                raise StackError(f"{name} does not start: {self._last_words(name)}")
+                raise StackError(f"{name} does not start: {self.last_words(name)}")
 
     def _end(self, *names: str) -> None:
         for name, state in self.states().items():
@@ -122,7 +127,8 @@ class Supervisor:
         states = self.states()
         return all(states[name] in wanted for name in names)
 
-    def _last_words(self, name: str) -> str:
+    def last_words(self, name: str) -> str:
+        """The last line that a program wrote, and where there are more."""
         for path in (self._home.logs / f"{name}.out", self._home.logs / f"{name}.log"):
             if path.exists() and (lines := path.read_text(errors="replace").strip().splitlines()):
                 return f"{lines[-1]} (see {path})"
