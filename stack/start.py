@@ -42,13 +42,26 @@ def start(layout: Layout, settings: Settings) -> None:
     supervisor.launch("api", "nginx")
     supervisor.launch("nginx-exporter")  # it ends where it finds no nginx
     supervisor.launch("log-rotation")
-    api_log = layout.logs / "api.log"
-    wait_until(lambda: answers(f"{layout.url}/health/ready"), 60, f"the API is not ready; see {api_log}")
+    _wait_for_api(layout, supervisor)
     prometheus = f"http://127.0.0.1:{layout.prometheus.number}"
     wait_until(lambda: answers(f"{prometheus}/-/ready"), 60, "Prometheus is not ready")
     wait_until(lambda: all_targets_up(prometheus, 3), 60, f"Prometheus misses a target; see {prometheus}/targets")
     if grafana:
         _launch_grafana(layout, supervisor, grafana)
+
+
+def _wait_for_api(layout: Layout, supervisor: Supervisor) -> None:
+    """A mistake in its code ends Gunicorn's master again and again; that is told at once."""
+    first = supervisor.pid("api")
+
+    def ready() -> bool:
+        if answers(f"{layout.url}/health/ready"):
+            return True
+        if supervisor.pid("api") != first:
+            raise StackError(f"the API does not start: {supervisor.last_words('api')}")
+        return False
+
+    wait_until(ready, 60, f"the API is not ready; see {layout.logs / 'api.log'}")
 
 
 def _initiate(layout: Layout, database: str) -> None:

@@ -114,7 +114,7 @@ class Supervisor:
         for name in names:
             if self.states()[name] != RUNNING:
                 self._rpc.stopProcess(name)
-                raise StackError(f"{name} does not start: {self._last_words(name)}")
+                raise StackError(f"{name} does not start: {self.last_words(name)}")
 
     def end(self, *names: str) -> None:
         """Stop those that run, and wait for their end. Raises `StackError`."""
@@ -128,7 +128,8 @@ class Supervisor:
         states = self.states()
         return all(states[name] in wanted for name in names)
 
-    def _last_words(self, name: str) -> str:
+    def last_words(self, name: str) -> str:
+        """The last line that a program wrote, and where there are more."""
         for path in (self._home.logs / f"{name}.out", self._home.logs / f"{name}.log"):
             if path.exists() and (lines := path.read_text(errors="replace").strip().splitlines()):
                 return f"{lines[-1]} (see {path})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,6 +129,20 @@ def test_a_wrong_file_stops_the_start_in_one_line(other: Stack, copy: Path, text
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
     assert f"/.env {line}" in done.stderr or f"/.env: {line}" in done.stderr
     assert "geheim" not in done.stderr + done.stdout
+
+
+def test_a_mistake_in_a_resource_is_told_at_once(other: Stack, copy: Path) -> None:
+    main = copy / "api/app/main.py"
+    main.write_text(main.read_text().replace('("app.users",)', '("app.nothing",)'))
+    started = time.monotonic()
+    try:
+        done = subprocess.run([copy / "scripts/up.sh", "-d"], env=other.environment, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "up: the API does not start: " in done.stderr
+        assert "app.nothing" in done.stderr
+        assert time.monotonic() - started < 55  # it doesn't wait for what can't come
+    finally:
+        other.script("down.sh", "--purge")
 
 
 def test_down_stops_only_its_own(stack: Stack, other: Stack) -> None:

@@ -123,19 +123,19 @@ class Dispatch:
         self._by_method = dict(by_method)
 
     def _warn_of_hidden_routes(self) -> None:
-        seen: dict[tuple[str, str], RouteContext] = {}
+        before: dict[str, list[_Entry]] = defaultdict(list)
         for entry in self._entries:
             if entry.match is None:
                 continue
             context = entry.context
-            shape = re.sub(r"\?P<[^>]*>", "", context.path_regex.pattern)
             for method in sorted(context.methods or ()):
-                first = seen.setdefault((method, shape), context)
-                if first is not context:
+                first = next((other.context for other in before[method] if _hides(other, entry)), None)
+                if first is not None:
                     log.warning(
                         "%s %s of %s is never called: %s of %s comes before it",
                         *(method, entry.template, _where(context), first.path, _where(first)),
                     )
+                before[method].append(entry)
 
     def _warn_of_shared_names(self) -> None:
         """Of operations with the same name a generated client has one function, if any."""
@@ -151,6 +151,17 @@ class Dispatch:
                     " functions or operation_ids",
                     *(" and ".join(operations), name),
                 )
+
+
+def _hides(first: _Entry, second: _Entry) -> bool:
+    """Whether every path of the second is one of the first's: of the same shape, or without parameters and fitting."""
+    if not second.context.param_convertors:
+        return bool(first.match and first.match(second.template))
+    return _shape(first) == _shape(second)
+
+
+def _shape(entry: _Entry) -> str:
+    return re.sub(r"\?P<[^>]*>", "", entry.context.path_regex.pattern)
 
 
 def _entry(context: RouteContext, checks: Checks) -> _Entry:
