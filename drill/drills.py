@@ -42,5 +42,5 @@ class Drill:
     alerts: frozenset[str] = frozenset()
     """Those that may come up: what they say is so."""
     quick: bool = False
-    load: Callable[[str], Load] | None = None
-    """Another than the usual load."""
+    expects_failures: bool = False
+    """The load itself is more than fits: it begins when the fault does, and ends with it."""

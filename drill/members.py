@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from pymongo.errors import AutoReconnect
 
@@ -124,7 +125,10 @@ async def cut(service: Service, load: Load) -> None:
     await _fail(service, data, 6.0, mode={"activationProbability": 0.1})
 
 
-async def _fail(service: Service, data: dict[str, object], seconds: float, mode: object = "alwaysOn") -> None:
+@asynccontextmanager
+async def fail_points(service: Service, data: dict[str, object], mode: object = "alwaysOn") -> AsyncIterator[None]:
+    """All members fail as MongoDB's `failCommand` describes it, while the block lasts."""
+
     def tell(mode: object) -> None:
         for port in service.members:
             with service.member(port) as client:
@@ -132,9 +136,14 @@ async def _fail(service: Service, data: dict[str, object], seconds: float, mode:
 
     await asyncio.to_thread(tell, mode)
     try:
-        await asyncio.sleep(seconds)
+        yield
     finally:
         await asyncio.to_thread(tell, "off")
+
+
+async def _fail(service: Service, data: dict[str, object], seconds: float, mode: object = "alwaysOn") -> None:
+    async with fail_points(service, data, mode):
+        await asyncio.sleep(seconds)
     await service.wait_until_whole()
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from drill.outcome import Outcome
+from stack.home import ROOT
+
+PAGE = ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- drills -->\n", "<!-- /drills -->"
 
 COLUMNS = (
     "drill", "driver", "requests", "failed", "no reads, s", "no writes, s", "well after, s", "lost", "wrong",
@@ -34,3 +38,16 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
     rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
     return "\n".join([line(rows[0]), rule, *map(line, rows[1:])])
+
+
+def refresh(outcomes: Sequence[Outcome]) -> None:
+    """Put the outcomes into the documentation: the table, what was missed, and what a drill has counted besides."""
+    lines = []
+    for outcome in outcomes:
+        missed = "; ".join([*outcome.broken(), *outcome.late()])
+        counted = "; ".join(f"{number:.3g} {what}" for what, number in outcome.notes.items())
+        told = [text for text in (f"missed: {missed}" if missed else "", counted) if text]
+        lines.append(f"- `{outcome.drill.name}` ({outcome.driver}): {outcome.drill.about}. {'. '.join(told)}".rstrip())
+    text = PAGE.read_text()
+    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+    PAGE.write_text(f"{text[:start]}\n{table(outcomes)}\n\n" + "\n".join(lines) + f"\n\n{text[end:]}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from functools import partial
 
-from drill.drills import PLANNED, Bounds, Drill
+from drill.drills import PLANNED, Bounds, Drill, Fault
 from drill.load import Load
 from drill.service import Service
 
-RECYCLING = 20.0
+RECYCLING = 15.0
 CONNECTIONS = 200
 RELOADS = 10
 BUSY = frozenset({"WorkerNotReady", "WorkerRestarts", "LatencyBudgetBurnsFast", "LatencyBudgetBurnsSlowly"})
@@ -42,6 +43,16 @@ async def reload(service: Service, load: Load) -> None:
         await service.wait_for_other_workers(old)
 
 
+def changed(name: str, value: str) -> Fault:
+    """By `up.sh`, as a person would; and back."""
+
+    async def change(service: Service, load: Load) -> None:
+        await asyncio.to_thread(partial(service.up, **{name: value}))
+        await asyncio.to_thread(service.up)
+
+    return change
+
+
 async def recycle(service: Service, load: Load) -> None:
     """They are replaced by themselves, having served what `MAX_REQUESTS` says."""
     seen, limit = set(service.workers()), time.monotonic() + RECYCLING
@@ -64,6 +75,22 @@ DRILLS = [
     ),
     Drill("master-killed", "Gunicorn's master is killed", kill_master, KILLED, alerts=BUSY),
     Drill("reload", f"{RELOADS} reloads in a row", reload, PLANNED, callers=CONNECTIONS, alerts=BUSY),
+    Drill(
+        "api-setting",
+        "a setting of the API is changed by up.sh, and back",
+        changed("SLOW_OPERATION_MS", "200"),
+        PLANNED,
+        callers=CONNECTIONS,
+        alerts=BUSY,
+    ),
+    Drill(
+        "nginx-setting",
+        "a setting of nginx's is changed by up.sh, and back",
+        changed("MAX_BODY_BYTES", "2000000"),
+        Bounds(absent_reads=1, absent_writes=1, recovered=10),
+        callers=CONNECTIONS,
+        alerts=BUSY,
+    ),
     Drill(
         "recycling",
         "workers replaced every 200 requests",

@@ -291,6 +291,7 @@ CONTRACTS: dict[Callable[[Path], Awaitable[None] | None], set[Name]] = {
     the_calls_of_a_route: {
         Name("fastapi.datastructures.DefaultPlaceholder", "http.direct"),
         Name("fastapi.dependencies.models.Dependant", "http.direct"),
+        Name("fastapi.dependencies.models.Dependant", "http.dispatch"),
         Name("fastapi.dependencies.utils.request_params_to_args", "http.direct"),
         Name("fastapi.routing.RouteContext", "http.direct"),
         Name("fastapi.routing.serialize_response", "http.direct"),
@@ -310,7 +311,8 @@ PUBLIC = {
     *(f"prometheus_fastapi_instrumentator{module}" for module in ("", ".metrics", ".routing")),
     *("pydantic", "pydantic.fields", "pydantic_core", "pydantic_settings"),
     *("pymongo", "pymongo.asynchronous.collection", "pymongo.asynchronous.database"),
-    *("pymongo.client_options", "pymongo.errors"),
+    "pymongo.asynchronous.client_session",
+    *("pymongo.client_options", "pymongo.errors", "pymongo.read_concern"),
     *("starlette.convertors", "starlette.datastructures", "starlette.exceptions", "starlette.middleware"),
     *("starlette.middleware.cors", "starlette.requests", "starlette.responses", "starlette.routing"),
     *("starlette.types", "starlette.websockets"),
