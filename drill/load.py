@@ -136,7 +136,7 @@ class Load:
         await self._send("read", "list", "GET", "/users?limit=10", (200,))
 
     async def _create(self) -> None:
-        new = _person()
+        new = person()
         status, answer = await self._send("write", "create", "POST", "/users", (201,), json=new)
         if status == 201:
             self.ledger.created(new["email"], answer)
@@ -144,7 +144,7 @@ class Load:
             self.ledger.unanswered(new["email"])
 
     async def _bulk(self) -> None:
-        new = [_person() for _ in range(BULK)]
+        new = [person() for _ in range(BULK)]
         status, answer = await self._send("write", "bulk", "POST", "/users/bulk", (201,), json={"users": new})
         if status in (201, 207):
             for item in answer["items"]:
@@ -188,6 +188,7 @@ def _in_doubt(status: int) -> bool:
     return status == NO_CONNECTION or status >= 500
 
 
-def _person() -> dict[str, Any]:
+def person() -> dict[str, Any]:
+    """A user to create, whose name nobody else has."""
     token = uuid.uuid4().hex
     return {"email": f"{token}@example.org", "name": token, "age": 36, "city": "London", "tags": ["drill"]}
