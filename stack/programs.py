@@ -23,8 +23,8 @@ FILES = min(16_384, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 """Open files per process: the wished-for number where the system allows it."""
 SETTINGS = frozenset(name.upper() for name in Settings.model_fields)
 """The variables that are the service's. It gets them from its own section, so that changed ones are noticed."""
-PLACES = frozenset({"BIND", "LOG_FILE", "MONGODB_URL_FILE", "MONITORING_URL_FILE", "STATS_DIR"})
-"""Those that this stack decides."""
+FIXED = frozenset({"BIND", "LOG_FILE", "MONGODB_DRIVER", "MONGODB_URL_FILE", "MONITORING_URL_FILE", "STATS_DIR"})
+"""Those that stay as long as its process does: places, which this stack decides, and the driver."""
 OURS = frozenset({"PYTHONPATH", "PYTHONSAFEPATH"})
 """What the scripts set so that Python finds this package."""
 
@@ -77,15 +77,15 @@ def _mongod(layout: Layout, port: int) -> Program:
 def api_settings(settings: Settings) -> str:
     """What the API reads at its start and at each reload: its settings, and whether files with more have changed."""
     defaults = {name.upper(): str(getattr(settings, name)) for name in DEFAULTS}
-    given = {name: value for name, value in os.environ.items() if name.upper() in SETTINGS - PLACES and value}
-    driver = {"MONGODB_DRIVER": settings.mongodb_driver}  # also where it is the default: naming it is no change
+    given = {name: value for name, value in os.environ.items() if name.upper() in SETTINGS - FIXED and value}
     files = hashlib.sha256(b"\0".join(path.read_bytes() for path in ENV_FILES if path.is_file())).hexdigest()
-    return json.dumps({"environment": defaults | given | driver, "files": files})
+    return json.dumps({"environment": defaults | given, "files": files})
 
 
 def _api(layout: Layout, settings: Settings) -> Program:
     own = {
         "SLUICE_API_SETTINGS": str(layout.api_settings),
+        "MONGODB_DRIVER": settings.mongodb_driver,  # also where it is the default: naming it is no change
         "MONGODB_URL_FILE": str(layout.secrets / "mongodb_url"),
         "MONITORING_URL_FILE": str(layout.secrets / "monitoring_url"),
         "BIND": f"127.0.0.1:{layout.api.number}",

@@ -34,7 +34,7 @@ from sluice.readiness import Prepare
 from sluice.statistics.slots import Slot
 
 if TYPE_CHECKING:
-    from sluice.statistics.metrics import SluiceCollector
+    from sluice.statistics.metrics import SluiceCollector as SluiceCollector  # not in __all__: it needs an extra
 
 __all__ = [
     "NOTHING_WRITTEN",
@@ -58,7 +58,6 @@ __all__ = [
     "Role",
     "Slot",
     "Sluice",
-    "SluiceCollector",
     "Writer",
     "brief",
     "deadline",

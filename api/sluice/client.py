@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import bson
@@ -70,7 +71,7 @@ class Sluice:
         self._limits = Limits(
             lanes=options.lanes, batch=options.batch, batch_bytes=options.batch_bytes, waiting=options.queue_limit
         )
-        self._collections: dict[tuple[Any, ...], AsyncCollection[Document]] = {}
+        self._collections: dict[str, list[tuple[Mapping[str, Any], AsyncCollection[Document]]]] = {}
         self._readers: dict[tuple[str, bytes | None, bytes | None, Limits | None], Reader] = {}
         self._writers: dict[tuple[str, Limits | None], Writer] = {}
         self._opened = self._closed = False
@@ -81,17 +82,18 @@ class Sluice:
     # Opening and closing
 
     async def __aenter__(self) -> Self:
-        if not self._opened and not is_srv(self.options):
-            try:
-                await self._make_client()
-                self._client().database  # noqa: B018 raises for a name that no database may have
-            except OSError:
-                pass  # a file with certificates, say: opening meets it again, and says so as long as it lasts
-            except BaseException:
-                await self.close()
-                raise
-        await self.open()
-        await self.wait_until_prepared(self.options.server_selection_timeout)
+        if self._opened or self._closed:
+            await self.open()  # says so
+        try:
+            if not is_srv(self.options):
+                with suppress(OSError):  # a file with certificates, say: opening meets it again, as long as it lasts
+                    await self._make_client()
+                    self._client().database  # noqa: B018 raises for a name that no database may have
+            await self.open()
+            await self.wait_until_prepared(self.options.server_selection_timeout)
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -120,6 +122,8 @@ class Sluice:
 
     async def close(self) -> None:
         """Close every connection and free the slot. Once is enough."""
+        if self._closed:
+            return
         self._closed = True
         tasks = [task for task in (self._heart, self._attempt, self._observation) if task is not None]
         for task in tasks:
@@ -161,14 +165,16 @@ class Sluice:
 
         Raises `PoolUnavailable`, as `client`.
         """
-        key = (name, codec_options and tuple(codec_options.items()))
-        collection = self._collections.get(key)
-        if collection is None:
-            collection = self.database[name]
-            if codec_options:
-                options = collection.codec_options.with_options(**codec_options)
-                collection = collection.with_options(codec_options=options)
-            self._collections[key] = collection
+        wanted = codec_options or {}
+        made = self._collections.setdefault(name, [])
+        for options, collection in made:
+            if options == wanted:  # compared, since a registry of types can't be hashed
+                return collection
+        collection = self.database[name]
+        if wanted:
+            codec = collection.codec_options.with_options(**wanted)
+            collection = collection.with_options(codec_options=codec)
+        made.append((dict(wanted), collection))
         return collection
 
     def reader(
@@ -244,8 +250,10 @@ class Sluice:
 
         `async with` opens it and raises what the driver raises, or `PoolUnavailable`, as `client`. MongoDB is asked
         every `pause` seconds, so that it has a connection for moments only. `pipeline` and `full_document` are those of
-        the driver's `watch`.
+        the driver's `watch`. Raises `ValueError` for a pause that is none.
         """
+        if isinstance(pause, bool) or not isinstance(pause, int | float) or not 0 <= pause < math.inf:
+            raise ValueError(f"pause={pause!r}: allowed is 0 or more, in seconds")
 
         async def open_stream() -> ChangeStream:
             options = {"pipeline": list(pipeline), "resume_after": resume_after, "full_document": full_document}

@@ -50,6 +50,7 @@ class _Deadline:
     when: float  # time.monotonic(), which threads share; an event loop's clock need not
     margin: float
     asker: Asker
+    outer: _Deadline | None = None
     lifted: bool = False
 
 
@@ -57,8 +58,11 @@ _current: ContextVar[_Deadline | None] = ContextVar("sluice_deadline", default=N
 
 
 def _running() -> _Deadline | None:
+    """The innermost that wasn't lifted."""
     deadline = _current.get()
-    return None if deadline is None or deadline.lifted else deadline
+    while deadline is not None and deadline.lifted:
+        deadline = deadline.outer
+    return deadline
 
 
 class limit:  # noqa: N801 used like asyncio.timeout, and for every request: a generator would cost twice as much
@@ -83,7 +87,7 @@ class limit:  # noqa: N801 used like asyncio.timeout, and for every request: a g
         if task is None:
             raise RuntimeError("a limit needs a task")
         margin = min(MARGIN_MOST, MARGIN_SHARE * self._seconds)
-        self._deadline = _Deadline(self.when, margin, Asker() if outer is None else outer.asker)
+        self._deadline = _Deadline(self.when, margin, Asker() if outer is None else outer.asker, outer)
         self._token = _current.set(self._deadline)
         self._cancelling = task.cancelling()
         self._task = task

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -34,6 +35,15 @@ class Limits:
     batch: int = 500
     batch_bytes: int = 4 << 20
     waiting: int = 5_000
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a limit that would let nothing leave."""
+        for name, least in (("lanes", 1), ("batch", 1), ("batch_bytes", 1), ("waiting", 0)):
+            number = getattr(self, name)
+            if not isinstance(number, int) or isinstance(number, bool) or number < least:
+                raise ValueError(f"limit {name}={number!r}: allowed is a whole number, {least} or more")
+        if not isinstance(self.patience, int | float) or not 0 <= self.patience < math.inf:
+            raise ValueError(f"limit patience={self.patience!r}: allowed is 0 or more, in seconds")
 
 
 @dataclass(slots=True, eq=False)
