@@ -33,8 +33,14 @@ ALLOWED = r'1 to 63 characters, none of / \ . " $ * < > : | ? and space'
 
 FIRST_ELECTION_MS = 1_500
 """Members wait that long before they stand for election; at the first start nobody is there to wait for."""
-ELECTION_MS = 10_000
-"""MongoDB's own default, from then on."""
+ELECTION_MS = 3_000
+"""From then on. MongoDB's own 10 s are for members that are far apart: as long as that, nothing can be written. These
+are neighbours; what keeps one silent for 3 s (a frozen machine, a stalled disk) keeps its clients waiting, too."""
+HEARTBEAT_MS = 1_000
+"""Two may get lost before an election; MongoDB's own is 2 s."""
+CATCH_UP_MS = 1_000
+"""How long a new primary looks for writes that it hasn't got. By MongoDB's default it waits until it has heard of every
+member, one that is frozen too, and takes no writes meanwhile; what a majority has confirmed it has in any case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,10 +141,18 @@ class ReplicaSet:
     def _settle(self, client: Client) -> None:
         """Leave the haste of the first start, and do as the caller asked."""
         config = client.admin.command("replSetGetConfig")["config"]
-        now = config["settings"]["electionTimeoutMillis"]
-        wanted = self.election_ms or (ELECTION_MS if now == FIRST_ELECTION_MS else now)
-        if wanted != now:
-            config["settings"]["electionTimeoutMillis"] = wanted
+        settings = config["settings"]
+        wanted = dict(settings)
+        if settings["electionTimeoutMillis"] == FIRST_ELECTION_MS:
+            wanted |= {
+                "electionTimeoutMillis": ELECTION_MS,
+                "heartbeatIntervalMillis": HEARTBEAT_MS,
+                "catchUpTimeoutMillis": CATCH_UP_MS,
+            }
+        if self.election_ms:
+            wanted["electionTimeoutMillis"] = self.election_ms
+        if wanted != settings:
+            config["settings"] = wanted
             client.admin.command("replSetReconfig", {**config, "version": config["version"] + 1})
 
     def _direct(self, host: str, user: str | None = None) -> Client:

@@ -94,6 +94,11 @@ class Layout(Home):
         return {"SLUICE_HOME": str(self.home), **{port.setting: str(port.number) for port in ports}}
 
     @property
+    def api_settings(self) -> Path:
+        """The file that the API's settings are in."""
+        return self.home / "run" / "api.json"
+
+    @property
     def hosts(self) -> list[str]:
         return [f"127.0.0.1:{port.number}" for port in self.mongo]
 

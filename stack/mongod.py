@@ -10,6 +10,9 @@ from pathlib import Path
 from stack.home import ROOT
 
 REPLICA_SET = "rs0"
+OPLOG_PATIENCE = 1
+"""Seconds, beside half of the election timeout, that a secondary waits for a member that has gone silent before it
+copies from another one. Nothing has a majority meanwhile; MongoDB's own 5 are counted twice."""
 
 
 def find_mongod() -> Path:
@@ -38,7 +41,11 @@ def mongod_command(
     `shutdown_ms`: how long a primary that is asked to end waits for another one, 15 s by default. With a `key_file`
     clients need a name and a password. `parameters` are the server's.
     """
-    given = {"shutdownTimeoutMillisForSignaledShutdown": shutdown_ms, **(parameters or {})}
+    given = {
+        "shutdownTimeoutMillisForSignaledShutdown": shutdown_ms,
+        "oplogNetworkTimeoutBufferSeconds": OPLOG_PATIENCE,
+        **(parameters or {}),
+    }
     return [
         str(program),
         *(("--replSet", replica_set) if replica_set else ()),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import resource
 import sys
@@ -21,6 +23,8 @@ FILES = min(16_384, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 """Open files per process: the wished-for number where the system allows it."""
 SETTINGS = frozenset(name.upper() for name in Settings.model_fields)
 """The variables that are the service's. It gets them from its own section, so that changed ones are noticed."""
+FIXED = frozenset({"BIND", "LOG_FILE", "MONGODB_DRIVER", "MONGODB_URL_FILE", "MONITORING_URL_FILE", "STATS_DIR"})
+"""Those that stay as long as its process does: places, which this stack decides, and the driver."""
 OURS = frozenset({"PYTHONPATH", "PYTHONSAFEPATH"})
 """What the scripts set so that Python finds this package."""
 
@@ -70,10 +74,17 @@ def _mongod(layout: Layout, port: int) -> Program:
     )
 
 
-def _api(layout: Layout, settings: Settings) -> Program:
+def api_settings(settings: Settings) -> str:
+    """What the API reads at its start and at each reload: its settings, and whether files with more have changed."""
     defaults = {name.upper(): str(getattr(settings, name)) for name in DEFAULTS}
-    given = {name: value for name, value in os.environ.items() if name.upper() in SETTINGS and value}
+    given = {name: value for name, value in os.environ.items() if name.upper() in SETTINGS - FIXED and value}
+    files = hashlib.sha256(b"\0".join(path.read_bytes() for path in ENV_FILES if path.is_file())).hexdigest()
+    return json.dumps({"environment": defaults | given, "files": files})
+
+
+def _api(layout: Layout, settings: Settings) -> Program:
     own = {
+        "SLUICE_API_SETTINGS": str(layout.api_settings),
         "MONGODB_DRIVER": settings.mongodb_driver,  # also where it is the default: naming it is no change
         "MONGODB_URL_FILE": str(layout.secrets / "mongodb_url"),
         "MONITORING_URL_FILE": str(layout.secrets / "monitoring_url"),
@@ -84,9 +95,9 @@ def _api(layout: Layout, settings: Settings) -> Program:
     }
     code = [path for path in sorted((ROOT / "api").rglob("*.py")) if "tests" not in path.parts]
     return Program(
-        command=[sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "main:app"],
-        environment=defaults | given | own,
-        reads=[*code, ROOT / "api" / "requirements.lock", *ENV_FILES],
+        command=[sys.executable, "-m", "gunicorn", "-c", str(ROOT / "stack" / "gunicorn_conf.py"), "main:app"],
+        environment=own,
+        reads=[*code, ROOT / "api" / "requirements.lock", ROOT / "stack" / "gunicorn_conf.py"],
         options={"directory": str(ROOT / "api"), "stopwaitsecs": str(settings.graceful_timeout + 10)},
     )
 
@@ -98,7 +109,8 @@ def _nginx(layout: Layout) -> Program:
             str(ROOT / "nginx" / "run.sh"), str(layout.home / "run" / "nginx-errors"),
             find("nginx") or "nginx", "-p", str(folder), "-c", "conf/nginx.conf",
         ],
-        reads=[*sorted((folder / "conf").rglob("*.conf")), *sorted((ROOT / "nginx").glob("*.awk"))],
+        # A reload reads the rest again.
+        reads=[folder / "conf" / "environment.conf", *sorted((ROOT / "nginx").glob("*.awk"))],
         options={"stopsignal": "QUIT"},
     )  # fmt: skip
 

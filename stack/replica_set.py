@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -97,6 +98,13 @@ class ReplicaSet:
         """SIGKILL one member."""
         self._processes[address].kill()
         self._processes[address].wait()
+
+    def freeze(self, address: str) -> None:
+        """Let one member hang, until it's thawed, or killed."""
+        self._processes[address].send_signal(signal.SIGSTOP)
+
+    def thaw(self, address: str) -> None:
+        self._processes[address].send_signal(signal.SIGCONT)
 
     def direct(self, address: str) -> MongoClient[dict[str, Any]]:
         """A client of this member alone."""

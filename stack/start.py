@@ -13,6 +13,7 @@ from stack.home import StackError
 from stack.layout import Layout
 from stack.mongod import REPLICA_SET
 from stack.output import say
+from stack.processes import of_stack
 from stack.programs import inherited
 from stack.readiness import all_targets_up, answers
 from stack.stop import end_leftovers, end_orphans
@@ -31,8 +32,8 @@ def start(layout: Layout, settings: Settings) -> None:
     if grafana:
         grafana_server.password(layout).parent.mkdir(mode=0o700, exist_ok=True)
         make_grafana_password(grafana_server.password(layout).parent)
-    configure(layout, settings)
-    supervisor.start(inherited())
+    changed = configure(layout, settings)
+    running = supervisor.start(inherited())
     say(f"MongoDB: three members on ports {', '.join(str(port.number) for port in layout.mongo)}")
     # Prometheus this early, since it takes 5 s before it looks at its targets.
     supervisor.launch(*(f"mongod-{port.number}" for port in layout.mongo), "prometheus")
@@ -40,6 +41,9 @@ def start(layout: Layout, settings: Settings) -> None:
     say(f"API: Gunicorn on port {layout.api.number}")
     say(f"nginx on port {layout.http.number}, Prometheus on port {layout.prometheus.number}")
     supervisor.launch("api", "nginx")
+    for name in sorted(changed & running):
+        say(f"{name}: reloading changed settings")
+        _reload(layout, supervisor, name)
     supervisor.launch("nginx-exporter")  # it ends where it finds no nginx
     supervisor.launch("log-rotation")
     _wait_for_api(layout, supervisor)
@@ -62,6 +66,20 @@ def _wait_for_api(layout: Layout, supervisor: Supervisor) -> None:
         return False
 
     wait_until(ready, 60, f"the API is not ready; see {layout.logs / 'api.log'}")
+
+
+def _reload(layout: Layout, supervisor: Supervisor, name: str) -> None:
+    """Wait until none of the old workers takes anything new: those of nginx that still answer say so in their title."""
+    master = supervisor.pid(name)
+
+    def workers() -> set[int]:
+        found = {process.pid: process for process in of_stack(layout.home) if master in (process.pid, process.parent)}
+        alike = [each for each in found.values() if each.pid != master and each.name == found[master].name]
+        return {worker.pid for worker in alike if "shutting down" not in " ".join(worker.command)}
+
+    old = workers()
+    supervisor.reload(name)
+    wait_until(lambda: bool(workers() - old) and not workers() & old, 60, f"{name} does not reload")
 
 
 def _initiate(layout: Layout, database: str) -> None:

@@ -73,24 +73,34 @@ class Supervisor:
             return False
         return True
 
-    def start(self, environment: Mapping[str, str]) -> None:
-        """Start supervisord in this environment, or let the running one read a changed configuration."""
+    def start(self, environment: Mapping[str, str]) -> set[str]:
+        """Start supervisord in this environment, or let the running one read a changed configuration.
+
+        Returns the programs that go on running as they were.
+        """
         if self.alive:
-            self._reload()
-            return
+            changed = self._reload()
+            return {name for name, state in self.states().items() if state == RUNNING} - changed
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._home.supervisor)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode != 0:
             raise StackError(f"supervisord does not start: {(done.stderr or done.stdout).strip()}")
         wait_until(lambda: self.alive, 10, "supervisord does not answer")
+        return set()
 
-    def _reload(self) -> None:
+    def _reload(self) -> set[str]:
         added, changed, removed = self._rpc.reloadConfig()[0]
         for name in [*changed, *removed]:
             self._rpc.stopProcessGroup(name)
             self._rpc.removeProcessGroup(name)
         for name in [*changed, *added]:
             self._rpc.addProcessGroup(name)
+        return {*changed, *added}
+
+    def reload(self, name: str) -> int:
+        """Let a program read its configuration again (SIGHUP); its process id."""
+        self._rpc.signalProcess(name, "HUP")
+        return self.pid(name)
 
     def states(self) -> dict[str, str]:
         """Each program's state (`RUNNING`, `STARTING`, `BACKOFF`, `FATAL`, …)."""
@@ -116,7 +126,8 @@ class Supervisor:
                 self._rpc.stopProcess(name)
                 raise StackError(f"{name} does not start: {self.last_words(name)}")
 
-    def _end(self, *names: str) -> None:
+    def end(self, *names: str) -> None:
+        """Stop those that run, and wait for their end. Raises `StackError`."""
         for name, state in self.states().items():
             if name in names and state in UP:
                 with suppress(xmlrpc.client.Fault):  # it has ended by itself
@@ -137,9 +148,9 @@ class Supervisor:
     def stop(self) -> None:
         """Stop every program, the proxy first and the database last, then supervisord itself."""
         front = ("prometheus", "nginx-exporter", "nginx")
-        self._end(*front)
-        self._end("api")
-        self._end(*self.states())
+        self.end(*front)
+        self.end("api")
+        self.end(*self.states())
         self._rpc.shutdown()
         wait_until(lambda: not self.alive, 30, "supervisord does not end")
 

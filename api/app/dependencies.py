@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 
+from app.data.idempotency import Once
+from app.http.idempotency_key import HEADER, PATTERN
 from sluice import Sluice
 
 
@@ -16,3 +18,22 @@ async def get_sluice(request: Request) -> Sluice:
 
 
 SluiceDep = Annotated[Sluice, Depends(get_sluice)]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias=HEADER,
+        pattern=PATTERN,
+        description="A new one for each create, such as a UUID. Who sends it again with the same body gets the first"
+        " answer again, and nothing is created twice.",
+    ),
+]
+
+
+async def get_once(sluice: SluiceDep, request: Request, key: IdempotencyKey = None) -> Once:
+    """The request's work, done once for its key."""
+    seconds = request.app.state.settings.idempotency_key_ttl
+    return Once(sluice, key, f"{request.method} {request.url.path}", seconds)
+
+
+OnceDep = Annotated[Once, Depends(get_once)]

@@ -6,6 +6,7 @@ from importlib import import_module
 
 from fastapi import FastAPI
 
+from app.data import idempotency
 from app.http import openapi
 from app.lifespan import lifespan
 from app.security import BEFORE_THE_BODY
@@ -40,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         license_info={"name": "MIT", "identifier": "MIT"},
         servers=[{"url": "/", "description": "This service."}],
         generate_unique_id_function=openapi.operation_id,
-        lifespan=lifespan(settings, [resource.prepare for resource in resources]),
+        lifespan=lifespan(settings, [idempotency.prepare, *(resource.prepare for resource in resources)]),
     )
     for resource in resources:
         app.include_router(resource.router)

@@ -13,10 +13,11 @@ from sluice.client import Sluice
 from sluice.coalescing.coalescer import Limits
 from sluice.coalescing.reader import Reader
 from sluice.coalescing.writer import Writer, write_error
-from sluice.drivers.members import Role
+from sluice.drivers.members import ReadPreference, Role
 from sluice.errors import (
     NOTHING_WRITTEN,
     REFUSAL_CODES,
+    Abandoned,
     DeadlineExceeded,
     NotPrepared,
     PoolClosed,
@@ -33,11 +34,12 @@ from sluice.readiness import Prepare
 from sluice.statistics.slots import Slot
 
 if TYPE_CHECKING:
-    from sluice.statistics.metrics import SluiceCollector
+    from sluice.statistics.metrics import SluiceCollector as SluiceCollector  # not in __all__: it needs an extra
 
 __all__ = [
     "NOTHING_WRITTEN",
     "REFUSAL_CODES",
+    "Abandoned",
     "Changes",
     "DeadlineExceeded",
     "Demand",
@@ -51,11 +53,11 @@ __all__ = [
     "Prepare",
     "QueueFull",
     "QueueTimeout",
+    "ReadPreference",
     "Reader",
     "Role",
     "Slot",
     "Sluice",
-    "SluiceCollector",
     "Writer",
     "brief",
     "deadline",

@@ -46,7 +46,7 @@ class Changes:
 
     async def __aenter__(self) -> Changes:
         try:
-            self._stream = await self._ask(self._open())
+            self._stream = await self._ask(self._open)
         except asyncio.CancelledError:
             await self._end()
             raise
@@ -70,9 +70,9 @@ class Changes:
 
     async def __anext__(self) -> dict[str, Any]:
         stream = self._opened()
-        while stream.alive:
+        while stream.alive or self._asking is not None:
             try:
-                change = await self._ask(stream.try_next())
+                change = await self._ask(stream.try_next)
             except (QueueFull, QueueTimeout):
                 change = None  # asked too much of the pool just now
             if change is not None:
@@ -85,11 +85,24 @@ class Changes:
             raise RuntimeError("open it first: async with")
         return self._stream
 
-    async def _ask(self, question: Awaitable[Result]) -> Result:
-        """Whoever is cancelled meanwhile goes, the question stays: its connection is kept, and its cursor closed."""
-        self._asking = asyncio.ensure_future(question)
-        self._asking.add_done_callback(_take_outcome)
-        return await asyncio.shield(self._asking)
+    async def _ask(self, ask: Callable[[], Awaitable[Result]]) -> Result:
+        """Whoever is cancelled meanwhile goes, the question stays: its connection is kept, its cursor closed, and its
+        answer is for whoever asks next."""
+        asking = self._asking
+        if asking is None:
+            asking = self._asking = asyncio.ensure_future(ask())
+            asking.add_done_callback(_take_outcome)
+        try:
+            answer: Result = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            if asking.cancelled():
+                self._asking = None
+            raise
+        except BaseException:
+            self._asking = None
+            raise
+        self._asking = None
+        return answer
 
     async def _end(self) -> None:
         """In a task, which outlives a caller that is cancelled again and again, as a cancel scope of anyio does it."""

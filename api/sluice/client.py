@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import bson
@@ -18,8 +19,9 @@ from sluice.coalescing.writer import Writer
 from sluice.drivers import driver
 from sluice.drivers.arguments import is_srv
 from sluice.drivers.connected import Client, Connected, Database, Document, Session, usable
-from sluice.drivers.members import Role, name_of
+from sluice.drivers.members import ReadPreference, Role, name_of
 from sluice.errors import PoolUnavailable
+from sluice.failover import Failover
 from sluice.options import Options
 from sluice.readiness import Prepare, Readiness
 from sluice.statistics.members import MembersView
@@ -65,11 +67,12 @@ class Sluice:
         self._readiness = Readiness(self._reach, prepare, self._described)
         self._statistics = WorkerStatistics(options, slot, self.app_name, self._readiness.doubt)
         self._view = MembersView(options, slot)
+        self._failover = Failover()
         self._limits = Limits(
             lanes=options.lanes, batch=options.batch, batch_bytes=options.batch_bytes, waiting=options.queue_limit
         )
-        self._collections: dict[tuple[Any, ...], AsyncCollection[Document]] = {}
-        self._readers: dict[tuple[str, bytes | None, Limits | None], Reader] = {}
+        self._collections: dict[str, list[tuple[Mapping[str, Any], AsyncCollection[Document]]]] = {}
+        self._readers: dict[tuple[str, bytes | None, bytes | None, Limits | None], Reader] = {}
         self._writers: dict[tuple[str, Limits | None], Writer] = {}
         self._opened = self._closed = False
         self._attempt: asyncio.Task[None] | None = None
@@ -79,17 +82,18 @@ class Sluice:
     # Opening and closing
 
     async def __aenter__(self) -> Self:
-        if not self._opened and not is_srv(self.options):
-            try:
-                await self._make_client()
-                self._client().database  # noqa: B018 raises for a name that no database may have
-            except OSError:
-                pass  # a file with certificates, say: opening meets it again, and says so as long as it lasts
-            except BaseException:
-                await self.close()
-                raise
-        await self.open()
-        await self.wait_until_prepared(self.options.server_selection_timeout)
+        if self._opened or self._closed:
+            await self.open()  # says so
+        try:
+            if not is_srv(self.options):
+                with suppress(OSError):  # a file with certificates, say: opening meets it again, as long as it lasts
+                    await self._make_client()
+                    self._client().database  # noqa: B018 raises for a name that no database may have
+            await self.open()
+            await self.wait_until_prepared(self.options.server_selection_timeout)
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -118,6 +122,8 @@ class Sluice:
 
     async def close(self) -> None:
         """Close every connection and free the slot. Once is enough."""
+        if self._closed:
+            return
         self._closed = True
         tasks = [task for task in (self._heart, self._attempt, self._observation) if task is not None]
         for task in tasks:
@@ -159,28 +165,38 @@ class Sluice:
 
         Raises `PoolUnavailable`, as `client`.
         """
-        key = (name, codec_options and tuple(codec_options.items()))
-        collection = self._collections.get(key)
-        if collection is None:
-            collection = self.database[name]
-            if codec_options:
-                options = collection.codec_options.with_options(**codec_options)
-                collection = collection.with_options(codec_options=options)
-            self._collections[key] = collection
+        wanted = codec_options or {}
+        made = self._collections.setdefault(name, [])
+        for options, collection in made:
+            if options == wanted:  # compared, since a registry of types can't be hashed
+                return collection
+        collection = self.database[name]
+        if wanted:
+            codec = collection.codec_options.with_options(**wanted)
+            collection = collection.with_options(codec_options=codec)
+        made.append((dict(wanted), collection))
         return collection
 
     def reader(
-        self, collection: str, *, projection: Mapping[str, Any] | None = None, limits: Limits | None = None
+        self,
+        collection: str,
+        *,
+        projection: Mapping[str, Any] | None = None,
+        read_preference: ReadPreference | None = None,
+        limits: Limits | None = None,
     ) -> Reader:
         """Coalesced point reads by `_id`; the same reader for the same arguments, so that its callers share batches.
 
-        Raises `PoolUnavailable`, as `client`.
+        `read_preference`: the client's own unless given, the primary by default. With `PrimaryPreferred()` reads go on
+        while there is no primary, and may then miss what was written last. Raises `PoolUnavailable`, as `client`.
         """
-        key = (collection, projection if projection is None else bson.encode(projection), limits)
+        mode = None if read_preference is None else bson.encode(read_preference.document)
+        key = (collection, projection if projection is None else bson.encode(projection), mode, limits)
         reader = self._readers.get(key)
         if reader is None:
             stats = self._statistics.of_coalescer("read", collection)
-            reader = Reader(self.database[collection], stats, projection=projection, limits=limits or self._limits)
+            of = self.database[collection].with_options(read_preference=read_preference)
+            reader = Reader(of, stats, projection=projection, limits=limits or self._limits)
             self._readers[key] = reader
         return reader
 
@@ -234,8 +250,10 @@ class Sluice:
 
         `async with` opens it and raises what the driver raises, or `PoolUnavailable`, as `client`. MongoDB is asked
         every `pause` seconds, so that it has a connection for moments only. `pipeline` and `full_document` are those of
-        the driver's `watch`.
+        the driver's `watch`. Raises `ValueError` for a pause that is none.
         """
+        if isinstance(pause, bool) or not isinstance(pause, int | float) or not 0 <= pause < math.inf:
+            raise ValueError(f"pause={pause!r}: allowed is 0 or more, in seconds")
 
         async def open_stream() -> ChangeStream:
             options = {"pipeline": list(pipeline), "resume_after": resume_after, "full_document": full_document}
@@ -319,7 +337,7 @@ class Sluice:
         return f"{self.options.driver} driver, {', '.join(self.roles())}"
 
     async def _beat(self) -> None:
-        """Measure the loop's lag, publish, and keep trying to reach MongoDB while it's away."""
+        """Measure the loop's lag, publish, and see to MongoDB: reach it while it's away, and follow its elections."""
         loop = asyncio.get_running_loop()
         published = observed = loop.time()
         worst = 0.0
@@ -328,6 +346,9 @@ class Sluice:
             await asyncio.sleep(TICK)
             now = loop.time()
             worst = max(worst, now - before - TICK)
+            if self._connected is not None:
+                for pool in self._failover.deposed(self._connected):
+                    await pool.interrupt()
             if _is_over(self._attempt) and self._readiness.is_due(self.ready):
                 self._attempt = asyncio.create_task(self._readiness.attempt(), name="sluice-reach")
             if now - observed >= OBSERVE_EVERY and _is_over(self._observation):
@@ -338,8 +359,8 @@ class Sluice:
                 self.publish()
 
     async def _observe(self) -> None:
-        await self._view.refresh(list(self.roles()))
-        self._statistics.members = self._view.statuses
+        if await self._view.refresh(list(self.roles())):
+            self._statistics.members = self._view.statuses
 
 
 def _is_over(task: asyncio.Task[None] | None) -> bool:

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import MutableMapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 from pymongo import _csot
 from pymongo.errors import ExecutionTimeout
 
-from sluice.errors import NOTHING_WRITTEN, DeadlineExceeded
+from sluice.errors import NOTHING_WRITTEN, Abandoned, DeadlineExceeded
 
 MARGIN_SHARE = 0.1
 MARGIN_MOST = 0.25
@@ -28,12 +28,29 @@ MAX_TIME_EXPIRED = 50  # the server's code for MaxTimeMSExpired
 
 # What tidies up after an operation must run even when its time is over.
 CLEAN_UP = frozenset({"abortTransaction", "commitTransaction", "killCursors", "endSessions"})
+READING = frozenset({"count", "distinct", "find", "getMore", "hello", "listCollections", "listIndexes", "ping"})
+"""Commands that surely write nothing."""
+LET_FINISH = 0.25
+"""Seconds for a read that nobody waits for any more: most end within, and their connections live on."""
+
+
+@dataclass(slots=True)
+class Asker:
+    """For whom a request is done, as long as it's limited."""
+
+    wrote: bool = False
+    """Whether something was sent that may have written."""
+    gone: bool = False
+    waits: set[asyncio.Future[Any]] = field(default_factory=set)
+    """Each lets an operation go on that hasn't been sent yet."""
 
 
 @dataclass(slots=True)
 class _Deadline:
     when: float  # time.monotonic(), which threads share; an event loop's clock need not
     margin: float
+    asker: Asker
+    outer: _Deadline | None = None
     lifted: bool = False
 
 
@@ -41,8 +58,11 @@ _current: ContextVar[_Deadline | None] = ContextVar("sluice_deadline", default=N
 
 
 def _running() -> _Deadline | None:
+    """The innermost that wasn't lifted."""
     deadline = _current.get()
-    return None if deadline is None or deadline.lifted else deadline
+    while deadline is not None and deadline.lifted:
+        deadline = deadline.outer
+    return deadline
 
 
 class limit:  # noqa: N801 used like asyncio.timeout, and for every request: a generator would cost twice as much
@@ -56,7 +76,7 @@ class limit:  # noqa: N801 used like asyncio.timeout, and for every request: a g
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._task: asyncio.Task[Any] | None = None
-        self._expired = False
+        self._expired: Exception | None = None
 
     async def __aenter__(self) -> None:
         outer = _running()
@@ -66,7 +86,8 @@ class limit:  # noqa: N801 used like asyncio.timeout, and for every request: a g
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a limit needs a task")
-        self._deadline = _Deadline(self.when, min(MARGIN_MOST, MARGIN_SHARE * self._seconds))
+        margin = min(MARGIN_MOST, MARGIN_SHARE * self._seconds)
+        self._deadline = _Deadline(self.when, margin, Asker() if outer is None else outer.asker, outer)
         self._token = _current.set(self._deadline)
         self._cancelling = task.cancelling()
         self._task = task
@@ -82,7 +103,7 @@ class limit:  # noqa: N801 used like asyncio.timeout, and for every request: a g
         _current.reset(self._token)
         # As asyncio.timeout: a cancellation that came from elsewhere stays one.
         if self._expired and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise DeadlineExceeded(f"the request's {self._seconds * 1000:.0f} ms are used up") from error
+            raise self._expired from error
 
     def lift(self) -> None:
         """End the limit now: what the block still does takes the time that it needs, in its other tasks, too."""
@@ -94,10 +115,33 @@ class limit:  # noqa: N801 used like asyncio.timeout, and for every request: a g
         """Whether the block has ended (or was never limited), or the limit was lifted."""
         return self._task is None or self._deadline.lifted
 
+    @property
+    def abandoned(self) -> bool:
+        """Whether whoever asked has gone, and so the block, whatever it raises, was given up."""
+        return self._task is not None and self._deadline.asker.gone
+
     def expire(self) -> None:
         """Cancel the block."""
-        if self._task is not None and not self._deadline.lifted:
-            self._expired = True
+        self._cancel(DeadlineExceeded(f"the request's {self._seconds * 1000:.0f} ms are used up"))
+
+    def abandon(self, *, reads: bool) -> None:
+        """Whoever asked has gone. What waits to be sent raises `Abandoned` instead, and so does what comes later;
+        unless something was written before, which may be one half of what belongs together.
+
+        `reads`: the block only reads, so what is under way is cancelled too, unless it ends in a moment.
+        """
+        if self.over or self._deadline.asker.wrote:
+            return
+        self._deadline.asker.gone = True
+        for wait in self._deadline.asker.waits:
+            if not wait.done():
+                wait.set_exception(_abandoned())
+        if reads:
+            asyncio.get_running_loop().call_later(LET_FINISH, self._cancel, _abandoned())
+
+    def _cancel(self, why: Exception) -> None:
+        if not (self.over or self._expired or self._task is None):
+            self._expired = why
             self._task.cancel()
 
 
@@ -154,6 +198,37 @@ def remaining() -> float | None:
     return None if deadline is None else deadline.when - time.monotonic()
 
 
+class waiting:  # noqa: N801 as `limit`
+    """While a `with` block waits for this future, which lets an operation go on: it raises `Abandoned` if whoever asked
+    goes, or has gone."""
+
+    __slots__ = ("_asker", "_future")
+
+    def __init__(self, future: asyncio.Future[Any]) -> None:
+        self._future = future
+        self._asker = asker()
+
+    def __enter__(self) -> None:
+        if self._asker is not None:
+            if self._asker.gone:
+                raise _abandoned()
+            self._asker.waits.add(self._future)
+
+    def __exit__(self, *_: object) -> None:
+        if self._asker is not None:
+            self._asker.waits.discard(self._future)
+
+
+def asker() -> Asker | None:
+    """For whom the running operation is; None without a limit."""
+    deadline = _running()
+    return None if deadline is None else deadline.asker
+
+
+def _abandoned() -> Abandoned:
+    return Abandoned("whoever asked has gone")
+
+
 def driver_timeout() -> float | None:
     """Seconds that `pymongo.timeout()` or `timeoutMS` leaves to the running operation; None without either."""
     left = _csot.remaining()
@@ -178,15 +253,18 @@ def allowance(seconds: float) -> float:
 def stamp(command: MutableMapping[str, Any]) -> None:
     """Limit a command's time on the server to what is left.
 
-    Raises `ExecutionTimeout` without sending it when nothing is left.
+    Raises `ExecutionTimeout` without sending it when nothing is left, or nobody waits for it.
     """
     deadline = _running()
-    if deadline is None or next(iter(command)) in CLEAN_UP:
+    if deadline is None or (name := next(iter(command))) in CLEAN_UP:
         return
     left = int((deadline.when - deadline.margin - time.monotonic()) * 1000)
-    if left <= 0:
-        message = "not sent: the request's time is used up"
+    if left <= 0 or deadline.asker.gone:
+        # One of the server's errors: the driver would close the connection after any other.
+        message = "not sent: " + ("whoever asked has gone" if deadline.asker.gone else "the request's time is used up")
         answer = {"ok": 0, "errmsg": message, "code": MAX_TIME_EXPIRED, "errorLabels": [NOTHING_WRITTEN]}
         raise ExecutionTimeout(message, MAX_TIME_EXPIRED, answer)
+    if name not in READING:
+        deadline.asker.wrote = True
     own = command.get("maxTimeMS")
     command["maxTimeMS"] = min(own, left) if own else left

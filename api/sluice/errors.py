@@ -6,13 +6,14 @@
             ├── PoolUnavailable        no client yet, or it's closed
             ├── QueueFull              refused at once: the wait queue is at its limit
             ├── QueueTimeout           waited as long as the queue, the request or the driver's own timeout allows
+            ├── Abandoned              nobody waits for the outcome any more
             └── NotPrepared            a write before the database was prepared
     TimeoutError
     └── DeadlineExceeded               the request's own time is up
 
-`QueueFull` and `QueueTimeout` are also the driver's `WaitQueueTimeoutError`, so that whoever knows the driver catches
-them and finds their `timeout` true. That is the one `ConnectionFailure` after which the driver keeps its opinion of the
-member; that it isn't retried is seen to by `sluice.drivers.pymongo.client`.
+`QueueFull`, `QueueTimeout` and `Abandoned` are also the driver's `WaitQueueTimeoutError`, so that whoever knows the
+driver catches them and finds their `timeout` true. That is the one `ConnectionFailure` after which the driver keeps its
+opinion of the member; that it isn't retried is seen to by `sluice.drivers.pymongo.client`.
 """
 
 from __future__ import annotations
@@ -71,6 +72,10 @@ class QueueTimeout(PoolError, WaitQueueTimeoutError):
 
 class PoolUnavailable(PoolError):
     """There is no client to run the operation on: not connected yet, or closed."""
+
+
+class Abandoned(PoolError, WaitQueueTimeoutError):
+    """Whoever asked has gone, so the operation wasn't sent."""
 
 
 class NotPrepared(PoolError):

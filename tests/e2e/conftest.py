@@ -17,7 +17,7 @@ def stack() -> Iterator[Stack]:
     """The running stack. After the last test nothing of it may be left, and nothing else may have been stopped."""
     home = Path(tempfile.mkdtemp(prefix="sluice-e2e-"))
     stack = Stack(home)
-    lookalikes = [subprocess.Popen(["bash", "-c", f"exec -a {name} sleep 600"]) for name in ("gunicorn", "mongod")]
+    lookalikes = [subprocess.Popen(["bash", "-c", f"exec -a {name} sleep 7200"]) for name in ("gunicorn", "mongod")]
     try:
         stack.up()
         stack.quicken_elections()

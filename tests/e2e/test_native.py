@@ -221,3 +221,15 @@ def raw(stack: Stack, request: str) -> str:
         while b"}" not in answer and (more := connection.recv(4096)):
             answer += more
     return answer.decode()
+
+
+def test_a_changed_setting_is_a_reload_of_whom_it_concerns(stack: Stack) -> None:
+    driver = stack.stats()["driver"]
+    master, workers, nginx = stack.pid("api"), set(stack.wait_for_workers().values()), stack.nginx()
+    stack.up("--driver", driver, SLOW_OPERATION_MS="250", MAX_BODY_BYTES="2000")
+    assert (stack.pid("api"), stack.nginx()) == (master, nginx)
+    assert not workers & set(stack.wait_for_workers().values())
+    assert stack.http.post("/users", content=b" " * 3_000).status_code == 413
+    stack.up("--driver", driver)
+    assert (stack.pid("api"), stack.nginx()) == (master, nginx)
+    assert stack.http.post("/users", content=b" " * 3_000).status_code != 413

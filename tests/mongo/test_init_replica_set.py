@@ -110,7 +110,7 @@ def test_again_after_a_restart_changes_nothing_but_what_is_asked(member: Member)
     member.start()
     assert member.initiate().returncode == 0
     first = settings(member)
-    assert first["electionTimeoutMillis"] == 10_000
+    assert (first["electionTimeoutMillis"], first["catchUpTimeoutMillis"]) == (3_000, 1_000)
     member.stop()
     member.start()
     assert member.initiate().returncode == 0

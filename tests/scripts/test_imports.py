@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = {"api", "app", "bench", "mongo", "scripts", "sluice", "stack", "tests"}
+OURS = {"api", "app", "bench", "drill", "mongo", "scripts", "sluice", "stack", "tests"}
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,7 @@ OURS = {"api", "app", "bench", "mongo", "scripts", "sluice", "stack", "tests"}
     [
         ("mongo", {"mongo"}),  # the image has nothing else of it
         ("stack", {"stack", "mongo", "app", "sluice"}),
+        ("drill", {"drill", "stack", "mongo", "app", "sluice"}),
         ("bench", {"bench", "stack", "mongo", "app", "sluice"}),
     ],
 )

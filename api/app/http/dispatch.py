@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastapi import APIRouter, FastAPI, Request
+from fastapi.dependencies.models import Dependant
 from fastapi.params import Form
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from pydantic import BaseModel
@@ -21,6 +22,7 @@ from starlette.convertors import Convertor, StringConvertor
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.http import idempotency_key
 from app.http.direct import direct
 from app.http.media_type import require_json
 from app.http.routing import MOUNT, TEMPLATE
@@ -55,6 +57,8 @@ class _Entry:
     app: ASGIApp | None
     checks: tuple[tuple[Callable[..., Any], Check], ...]
     reads_json: bool
+    takes_key: bool
+    """An Idempotency-Key."""
 
 
 class Dispatch:
@@ -82,6 +86,8 @@ class Dispatch:
         for entry in self._by_method.get(scope["method"], self._of_any_method):
             found = entry.match(path) if entry.match else entry.context.matches(scope)[0] is Match.FULL
             if found:
+                if not entry.takes_key:
+                    idempotency_key.refuse(scope)
                 return self._call(entry, found, scope, receive, send)
         for entry in self._entries:  # of another method
             if entry.match and entry.match(path):
@@ -162,7 +168,7 @@ def _entry(context: RouteContext, checks: Checks) -> _Entry:
     route = context.original_route
     template = context.path or ""
     if not _is_asked_as_usual(route):
-        return _Entry(context, template, None, {}, None, (), False)
+        return _Entry(context, template, None, {}, None, (), False, False)
     match = context.path_regex.match if context.param_convertors else template.__eq__
     converters = {
         name: converter
@@ -170,13 +176,20 @@ def _entry(context: RouteContext, checks: Checks) -> _Entry:
         if not isinstance(converter, StringConvertor)
     }
     if not isinstance(route, APIRoute):
-        return _Entry(context, template, match, converters, None, (), False)
+        return _Entry(context, template, match, converters, None, (), False, False)
     body = context.body_field
     is_form = body is not None and isinstance(body.field_info, Form)
     needed = [dependency.call for dependency in context.dependant.dependencies] if body is not None else []
     asked = tuple(item for item in checks.items() if item[0] in needed)
     app = None if is_form else direct(context) or context.app
-    return _Entry(context, template, match, converters, app, asked, _takes_nothing_but_json(context))
+    takes_key = _takes_key(context.dependant)
+    return _Entry(context, template, match, converters, app, asked, _takes_nothing_but_json(context), takes_key)
+
+
+def _takes_key(dependant: Dependant) -> bool:
+    """Whether the route, or what it depends on, has the header among its parameters."""
+    own = any(field.alias.lower() == idempotency_key.HEADER.lower() for field in dependant.header_params)
+    return own or any(map(_takes_key, dependant.dependencies))
 
 
 def _is_asked_as_usual(route: BaseRoute) -> bool:

@@ -26,6 +26,7 @@ from app.http.problems import Kind, Problem
 from sluice import (
     NOTHING_WRITTEN,
     REFUSAL_CODES,
+    Abandoned,
     DeadlineExceeded,
     NotPrepared,
     PoolClosed,
@@ -41,6 +42,7 @@ DUPLICATE_KEY = 11000
 DOCUMENT_VALIDATION = 121
 REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 
+CLIENT_GONE = Kind("/problems/client-gone", 499, "Whoever asked has gone")
 QUEUE_FULL = Kind("/problems/queue-full", 503, "Too many requests wait for a connection", 1)
 QUEUE_TIMEOUT = Kind("/problems/queue-timeout", 503, "No connection came free in time", 1)
 POOL_UNAVAILABLE = Kind("/problems/pool-unavailable", 503, "There is no connection to the database", 5)
@@ -106,6 +108,7 @@ class Row:
 
 TABLE: tuple[Row, ...] = (
     # Sluice's own: before anything was sent
+    Row(meaning=REFUSED, kind=CLIENT_GONE, classes=(Abandoned,)),
     Row(meaning=RETRYABLE, kind=QUEUE_FULL, classes=(QueueFull,)),
     Row(meaning=RETRYABLE, kind=QUEUE_TIMEOUT, classes=(QueueTimeout,)),
     Row(meaning=RETRYABLE, kind=NOT_PREPARED, classes=(NotPrepared,)),

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.http import context, errors, problems
 from app.http.problems import Problem
 from app.http.routing import is_unlimited, template
-from sluice import Sluice, deadline, timings
+from sluice import Abandoned, Sluice, deadline, timings
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +194,12 @@ class Deadline:
             await send(message)
 
         async with limit:
-            await self.app(scope, receive, send_and_lift)
+            try:
+                await self.app(scope, receive, send_and_lift)
+            except Exception as error:
+                if limit.abandoned:
+                    raise Abandoned("whoever asked has gone") from error
+                raise
 
 
 async def no_deadline(request: Request) -> None:

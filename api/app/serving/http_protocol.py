@@ -13,9 +13,11 @@ from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from app.http import context, problems
-from app.http.middleware import ANSWER, Context, is_event_stream
+from app.http.errors import REPEATABLE
+from app.http.middleware import ANSWER, LIMIT, Context, is_event_stream
 from app.http.problems import Kind, Problem
 from app.observe.access_log import AccessLog
+from app.serving.leaving import State
 from app.serving.one_write import OneWriteProtocol
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 MOST_HEAD = 65_536
 """Most bytes of a request's line and headers together."""
 LAST_CHUNK = b"0\r\n\r\n"
+LAST_LOOK = 0.02
+"""Seconds that an idle connection's last request may be late."""
 
 _REQUEST_ID = re.compile(rb"\r\nx-request-id: ?([^\r\n]{1,128})\r\n", re.IGNORECASE)
 
@@ -86,6 +90,8 @@ class HttpProtocol(OneWriteProtocol):
             self._again = self._head_without_upgrade()
             return
         super().on_headers_complete()
+        if self._leaving:
+            self.cycle.keep_alive = False
         self.headers = []  # those after a chunked body are none of the request's
 
     def on_message_complete(self) -> None:
@@ -103,14 +109,38 @@ class HttpProtocol(OneWriteProtocol):
         fields = [b"%b: %b\r\n" % (name, value) for name, value in self.headers if name != b"upgrade"]
         return b"%b %b HTTP/%b\r\n%b\r\n" % (self.parser.get_method(), self.url, version, b"".join(fields))
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whoever asked has gone: what nobody waits for isn't worked on. See `sluice.deadline.limit.abandon`."""
+        cycle = self.cycle
+        super().connection_lost(exc)
+        if cycle is None or cycle.response_complete:
+            return
+        scope = cast("Scope", cycle.scope)
+        limit = scope.get(LIMIT)
+        if limit is not None:
+            limit.abandon(reads=scope["method"] in REPEATABLE)
+
     # The worker's end
+
+    @property
+    def _leaving(self) -> bool:
+        return isinstance(self.server_state, State) and self.server_state.leaving
+
+    def leave(self) -> None:
+        """Say with the next answer that it's the last. An idle connection stays: a request may be under way to it."""
+        cycle = self.cycle
+        if cycle is None:
+            if self.timeout_keep_alive_task is None:  # uvicorn sets it after an answer only
+                self._close_when_idle(self.timeout_keep_alive)
+        elif not cycle.response_started:
+            cycle.keep_alive = False
 
     def shutdown(self) -> None:
         """Let what is under way come to its end, but for streams of events: they have none, so it is now.
 
         Their clients come back to another worker.
         """
-        super().shutdown()
+        self.leave()
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
             return
@@ -120,6 +150,14 @@ class HttpProtocol(OneWriteProtocol):
             cycle.disconnected = True  # which the application learns as if the client had gone
             cycle.message_event.set()
             self.transport.close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Look once more before closing it: in a loop that was busy, timers come before what has arrived."""
+        self._close_when_idle(LAST_LOOK)
+
+    def _close_when_idle(self, seconds: float) -> None:
+        close = super().timeout_keep_alive_handler
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, close)
 
     # Answers that the application doesn't give
 

@@ -12,12 +12,14 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
+from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
 from app.serving.http_protocol import HttpProtocol
+from app.serving.leaving import PatientServer
 
 HEARTBEAT = 1.0
 LISTENERS = 8
@@ -54,10 +56,15 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
         # uvicorn's own heartbeat pauses while it starts and drains, which looks like a hang.
         beating = asyncio.create_task(self._beat())
         self.sockets: list[socket.socket] = repeated(self.sockets)
+        self.config.app = self.wsgi
+        server = PatientServer(self.config)
+        self._install_sigquit_handler()
         try:
-            await super()._serve()
+            await server.serve(sockets=self.sockets)
         finally:
             beating.cancel()
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
     async def _beat(self) -> None:
         while True:

@@ -122,6 +122,7 @@ class Settings(BaseSettings):
 
     api_key: SecretStr | None = None
     api_key_file: Path | None = None
+    idempotency_key_ttl: Annotated[int, Field(ge=1, le=31_536_000)] = 86_400
     max_body_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 1 << 20
     max_requests_in_progress: Count = 300
     cors_origins: Origins

@@ -18,6 +18,7 @@ from app.users.model import READABLE, SCHEMA, NewUser, User, UserChange, UserPag
 from sluice import Sluice, write_error
 
 if TYPE_CHECKING:
+    from pymongo.asynchronous.client_session import AsyncClientSession
     from pymongo.asynchronous.collection import AsyncCollection
     from pymongo.asynchronous.database import AsyncDatabase
 
@@ -50,20 +51,29 @@ class Users:
     def _collection(self) -> AsyncCollection[Document]:
         return self._sluice.collection(COLLECTION, LENIENT)
 
-    async def create(self, new: NewUser) -> User:
-        """Raises `DuplicateKeyError` when the e-mail address is taken."""
+    async def create(self, new: NewUser, session: AsyncClientSession | None = None) -> User:
+        """With others at once, or in this session's transaction. Raises `DuplicateKeyError` when the e-mail address is
+        taken."""
         document = _document(new, _now())
         with self._sluice.operation(COLLECTION, "insert_one"):
-            await self._sluice.writer(COLLECTION).insert(document)
+            if session is None:
+                await self._sluice.writer(COLLECTION).insert(document)
+            else:
+                await self._collection.insert_one(document, session=session)
         return User.of(document)
 
-    async def create_many(self, new: Sequence[NewUser]) -> list[ObjectId | WriteError]:
+    async def create_many(
+        self, new: Sequence[NewUser], session: AsyncClientSession | None = None
+    ) -> list[ObjectId | WriteError]:
         """For each user its id, or why it was not created (taken, refused).
 
-        Raises `BulkWriteError` when others were created, but not confirmed.
+        In a session's transaction all that isn't taken is created, or nothing. Raises `BulkWriteError` when others were
+        created, but not confirmed.
         """
         now = _now()
         documents = [_document(user, now) for user in new]
+        if session is not None:
+            return await self._create_all(documents, session)
         outcomes: list[ObjectId | WriteError] = [document.setdefault("_id", ObjectId()) for document in documents]
         try:
             with self._sluice.operation(COLLECTION, "insert_many"):
@@ -74,6 +84,27 @@ class Users:
                 raise
             for failure in failures:
                 outcomes[failure["index"]] = write_error(failure)
+        return outcomes
+
+    async def _create_all(self, documents: list[Document], session: AsyncClientSession) -> list[ObjectId | WriteError]:
+        """The first error ends a transaction, so what is taken is found out before."""
+        emails = [document["email"] for document in documents]
+        with self._sluice.operation(COLLECTION, "find"):
+            found = await self._collection.find({"email": {"$in": emails}}, {"email": 1}, session=session).to_list()
+        taken = {document["email"] for document in found}
+        outcomes: list[ObjectId | WriteError] = []
+        free = []
+        for document in documents:
+            email = document["email"]
+            if email in taken:
+                outcomes.append(write_error({"code": 11000, "errmsg": "taken", "keyPattern": {"email": 1}}))
+            else:
+                taken.add(email)
+                free.append(document)
+                outcomes.append(document.setdefault("_id", ObjectId()))
+        if free:
+            with self._sluice.operation(COLLECTION, "insert_many"):
+                await self._collection.insert_many(free, session=session)
         return outcomes
 
     async def get(self, user_id: ObjectId) -> User | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from bson import ObjectId
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import ValidationError
 from pymongo.errors import WriteError
 
-from app.dependencies import SluiceDep
+from app.dependencies import OnceDep, SluiceDep
 from app.http import errors, problems
 from app.http.etags import unchanged, versions
 from app.http.headers import sends
@@ -19,6 +19,9 @@ from app.security import require_api_key
 from app.users.listing import Listing
 from app.users.model import NewUser, User, UserBulk, UserBulkItem, UserBulkOutcome, UserChange, UserPage
 from app.users.repository import Users
+
+if TYPE_CHECKING:
+    from pymongo.asynchronous.client_session import AsyncClientSession
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +76,9 @@ async def read(
     dependencies=[Depends(require_api_key)],
     responses={201: sends("Location", "ETag"), **documented(401, 409, 413, 415, 422, 503, 504)},
 )
-async def create(new: NewUser, users: UsersDep, request: Request, response: Response) -> User:
+async def create(new: NewUser, users: UsersDep, once: OnceDep, request: Request, response: Response) -> User:
     """Create a user. `Location` says where it is, `ETag` its version."""
-    user = await users.create(new)
+    user = await once.do(new, User, lambda session: users.create(new, session))
     response.headers["Location"] = f"{request.url.path}/{user.id}"
     response.headers["ETag"] = user.etag
     return user
@@ -90,25 +93,12 @@ async def create(new: NewUser, users: UsersDep, request: Request, response: Resp
         **documented(401, 413, 415, 422, 503, 504),
     },
 )
-async def create_many(bulk: UserBulk, users: UsersDep, response: Response) -> UserBulkOutcome:
+async def create_many(bulk: UserBulk, users: UsersDep, once: OnceDep, response: Response) -> UserBulkOutcome:
     """Create many users at once; each succeeds or fails by itself. 201 when all were created, else 207."""
-    outcomes: list[UserBulkItem] = []
-    fitting: list[tuple[int, NewUser]] = []
-    for index, item in enumerate(bulk.users):
-        try:
-            fitting.append((index, NewUser.model_validate(item)))
-        except ValidationError as error:
-            outcomes.append(UserBulkItem(index=index, status=422, detail=_what_is_wrong(error)))
-    results = await users.create_many([new for _, new in fitting]) if fitting else []
-    if unusual := [result for result in results if isinstance(result, WriteError) and not errors.is_callers(result)]:
-        log.error("%d users of a bulk were not created: %s", len(unusual), errors.summary(unusual[-1]))
-    outcomes += [_outcome(index, result) for (index, _), result in zip(fitting, results, strict=True)]
-    outcomes.sort(key=lambda outcome: outcome.index)
-    created = sum(outcome.status == 201 for outcome in outcomes)
-    failed = len(outcomes) - created
-    if failed:
+    outcome = await once.do(bulk, UserBulkOutcome, lambda session: _create_many(bulk, users, session))
+    if outcome.failed:
         response.status_code = 207
-    return UserBulkOutcome(created=created, failed=failed, items=outcomes)
+    return outcome
 
 
 @router.get("", name="list", responses=documented(422, 503, 504))
@@ -141,6 +131,23 @@ async def delete(user_id: UserId, users: UsersDep, if_match: OptionalIfMatch = N
     """Delete a user, with If-Match only the version that you saw."""
     if not await users.delete(ObjectId(user_id), None if if_match is None else versions(if_match)):
         raise await _mismatch(users, user_id)
+
+
+async def _create_many(bulk: UserBulk, users: Users, session: AsyncClientSession | None) -> UserBulkOutcome:
+    outcomes: list[UserBulkItem] = []
+    fitting: list[tuple[int, NewUser]] = []
+    for index, item in enumerate(bulk.users):
+        try:
+            fitting.append((index, NewUser.model_validate(item)))
+        except ValidationError as error:
+            outcomes.append(UserBulkItem(index=index, status=422, detail=_what_is_wrong(error)))
+    results = await users.create_many([new for _, new in fitting], session) if fitting else []
+    if unusual := [result for result in results if isinstance(result, WriteError) and not errors.is_callers(result)]:
+        log.error("%d users of a bulk were not created: %s", len(unusual), errors.summary(unusual[-1]))
+    outcomes += [_outcome(index, result) for (index, _), result in zip(fitting, results, strict=True)]
+    outcomes.sort(key=lambda outcome: outcome.index)
+    created = sum(outcome.status == 201 for outcome in outcomes)
+    return UserBulkOutcome(created=created, failed=len(outcomes) - created, items=outcomes)
 
 
 def _missing(user_id: str) -> Problem:

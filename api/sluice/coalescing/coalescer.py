@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -35,6 +36,15 @@ class Limits:
     batch_bytes: int = 4 << 20
     waiting: int = 5_000
 
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a limit that would let nothing leave."""
+        for name, least in (("lanes", 1), ("batch", 1), ("batch_bytes", 1), ("waiting", 0)):
+            number = getattr(self, name)
+            if not isinstance(number, int) or isinstance(number, bool) or number < least:
+                raise ValueError(f"limit {name}={number!r}: allowed is a whole number, {least} or more")
+        if not isinstance(self.patience, int | float) or not 0 <= self.patience < math.inf:
+            raise ValueError(f"limit patience={self.patience!r}: allowed is 0 or more, in seconds")
+
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[Item, Result]):
@@ -45,6 +55,7 @@ class Entry(Generic[Item, Result]):
     until: float | None
     arrived: float
     future: asyncio.Future[Result]
+    asker: deadline.Asker | None
     left: float = 0.0
 
 
@@ -106,13 +117,14 @@ class Coalescer(Generic[Item, Result]):
         left = deadline.remaining()
         now = time.monotonic()
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        entry = Entry(item, size, None if left is None else now + left, now, future)
+        entry = Entry(item, size, None if left is None else now + left, now, future, deadline.asker())
         self._waiting[entry] = None
         self.stats.waiting += 1
         if self._in_flight < self.limits.lanes:
             self._depart()
         try:
-            result = await future
+            with deadline.waiting(future):
+                result = await future
         finally:
             if entry in self._waiting:  # cancelled before it left
                 self._forget(entry)
@@ -173,6 +185,8 @@ class Coalescer(Generic[Item, Result]):
             if not entry.future.done():  # else cancelled in this very step
                 batch.append(entry)
                 size += entry.size
+                if entry.asker is not None and self.stats.kind == "write":
+                    entry.asker.wrote = True
         return batch
 
     async def _travel(self, batch: list[Entry[Item, Result]], lane: Lane) -> None:

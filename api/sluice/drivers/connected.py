@@ -41,6 +41,13 @@ class MemberPool(Protocol):
     def paused(self) -> bool:
         """The driver holds it back until it reaches the member again; or it is closed."""
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether operations have connections of it, or wait for one, and it isn't paused."""
+
+    async def interrupt(self) -> None:
+        """Close every connection, also those in use: their operations fail as if the member had broken them."""
+
     def stats(self, eligible: bool) -> PoolStats:
         """What it has counted, and how it is now."""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
+from pymongo.read_preferences import Nearest, Primary, PrimaryPreferred, Secondary, SecondaryPreferred
 from pymongo.topology_description import TopologyDescription
 
 Address: TypeAlias = tuple[str, int | None]
+ReadPreference: TypeAlias = Primary | PrimaryPreferred | Secondary | SecondaryPreferred | Nearest
 Role: TypeAlias = Literal[
     "Unknown",
     "Mongos",

@@ -58,6 +58,16 @@ class TrackedPool(_AgnosticBasePool[Any]):
         """The driver holds it back until it reaches the member again; or it is closed."""
         return self.state != PoolState.READY
 
+    @property
+    def is_waited_for(self) -> bool:
+        return bool(self.active_sockets) and not self.paused
+
+    def not_opened(self, error: BaseException) -> None:
+        """Count a connection that could not be opened; one that was given up, by its caller or since this pool was
+        closed or cleared, tells nothing of the member."""
+        if isinstance(error, Exception) and not (self.closed or isinstance(error, _OperationCancelled)):
+            self.tracker.failed(error)
+
     def keep_minimum(self) -> None:
         """Let the connections that make up the minimum restart their idle time; the driver closes what is beyond it.
 

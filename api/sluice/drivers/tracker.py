@@ -30,7 +30,7 @@ class Tracker:
             self.stats.total_created += 1
             self.stats.create_time.observe(seconds)
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, error: Exception) -> None:
         with self._lock:
             self.stats.failed_to_open += 1
             if isinstance(error, OperationFailure) and is_refusal(error):

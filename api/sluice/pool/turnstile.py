@@ -85,7 +85,11 @@ class Turnstile:
         longest = deadline.driver_timeout() if claim is Claim.FINISHING else deadline.allowance(self.timeout)
         timer = None if longest is None else loop.call_later(longest, self._expire, turn)
         try:
-            await turn
+            if claim is Claim.FINISHING:
+                await turn
+            else:
+                with deadline.waiting(turn):
+                    await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self.leave()  # the turn came in the very step in which the waiter was cancelled

@@ -59,13 +59,16 @@ class MembersView:
         self._observer: _Observer | None = None
         self._too_small: set[str] = set()
 
-    async def refresh(self, members: Sequence[str]) -> None:
-        """Ask these members (`host:port`), if this is the worker to do it. Says why when they can't be asked."""
+    async def refresh(self, members: Sequence[str]) -> bool:
+        """Ask these members (`host:port`), if this is the worker to do it; whether it is.
+
+        Says why when they can't be asked.
+        """
         lowest = min((worker.worker for worker in read_all(self._slot.directory) if worker.alive), default=None)
         if lowest != self._slot.number:
-            self.statuses = []
             await self.close()
-        elif members:
+            return False
+        if members:
             try:
                 if self._observer is None:
                     self._observer = _Observer(self._options)
@@ -74,6 +77,7 @@ class MembersView:
                 log.warning("the members' own view is not available: %s: %s", type(error).__name__, error)
             else:
                 self._compare_with_plan()
+        return bool(members)
 
     async def close(self) -> None:
         if self._observer is not None:

@@ -6,6 +6,7 @@ equals its parts to the letter.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +25,10 @@ class MemberSummary:
 
     member: str = label("Its address, `*` for the one wait queue that Motor has for all members.")
     pool: PoolStats
+
+
+STATUS_LASTS = 20.0
+"""Seconds for which a member's status is shown. One is taken every 5 s, and the worker that asks may be replaced."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,15 +61,16 @@ def summarize(snapshots: Sequence[WorkerSnapshot]) -> ContainerSummary:
         ],
         workers=alive,
         coalescing=[added(CoalescerStats, by_collection[key]) for key in sorted(by_collection)],
-        server_view=server_view(alive),
+        server_view=server_view(snapshots),
     )
 
 
 def server_view(snapshots: Iterable[WorkerSnapshot]) -> list[MemberStatus]:
-    """The newest status of each member, whichever worker asked for it."""
+    """The newest status of each member, whichever worker asked for it, and though it may have been replaced since."""
     newest: dict[str, MemberStatus] = {}
-    for status in (status for snapshot in snapshots if snapshot.alive for status in snapshot.members):
-        if status.member not in newest or newest[status.member].taken_at < status.taken_at:
+    valid_from = time.time() - STATUS_LASTS
+    for status in (status for snapshot in snapshots for status in snapshot.members):
+        if status.taken_at > max(valid_from, newest[status.member].taken_at if status.member in newest else 0):
             newest[status.member] = status
     return [newest[member] for member in sorted(newest)]
 

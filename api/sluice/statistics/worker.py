@@ -46,7 +46,7 @@ class WorkerStatistics:
         self._cpu_before = previous.cpu_seconds if previous else 0.0
         self.operations = Operations(options.slow_operation, previous.operations if previous else [], on_refusal)
         self.loop_lag = 0.0
-        self.members: list[MemberStatus] = []
+        self.members: list[MemberStatus] = previous.members if previous else []
         self.published = True
         """Whether the other workers know what this one knows."""
 

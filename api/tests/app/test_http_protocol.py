@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.http.middleware import Context
+from app.http.middleware import Context, Deadline, Problems
 from app.observe.access_log import AccessLog
 from app.serving.http_protocol import MOST_HEAD, HttpProtocol
 from tests.app.connection import receive_all, say, served
@@ -232,3 +232,22 @@ async def test_fields_behind_a_body_are_not_kept() -> None:
         await receive_all(client)
     assert seen.requests == [("POST", "/users", b"hi"), ("GET", "/last", b"")]
     assert most == 0
+
+
+async def test_whoever_hangs_up_is_not_worked_for() -> None:
+    started, ended = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        started.set()
+        try:
+            await asyncio.sleep(30)
+        except BaseException as error:
+            ended.set_result(error)
+            raise
+
+    app = Context(Problems(Deadline(work, seconds=60)), AccessLog("off").write)
+    async with served(app, HttpProtocol) as client:
+        await say(client, b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        await started.wait()
+        client.close()
+        assert isinstance(await asyncio.wait_for(ended, 10), asyncio.CancelledError)

@@ -37,6 +37,7 @@ from pymongo.errors import InvalidURI
 from pymongo.uri_parser_shared import _validate_uri
 from starlette.datastructures import QueryParams
 from starlette.routing import Match
+from uvicorn import Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
@@ -154,9 +155,21 @@ def the_protocol_of_uvicorn(tmp_path: Path) -> None:
 
 
 def the_worker_of_uvicorn(tmp_path: Path) -> None:
-    """`SluiceWorker` beats on its own and repeats the sockets while the base class serves."""
-    assert inspect.iscoroutinefunction(UvicornWorker._serve)
-    assert "sockets=self.sockets" in inspect.getsource(UvicornWorker._serve)
+    """`SluiceWorker` serves as the base class does, with a server that takes leave before it shuts down."""
+    served = inspect.getsource(UvicornWorker._serve)
+    for line in (
+        "self.config.app = self.wsgi",
+        "server = Server(config=self.config)",
+        "self._install_sigquit_handler()",
+        "await server.serve(sockets=self.sockets)",
+        "sys.exit(Arbiter.WORKER_BOOT_ERROR)",
+    ):
+        assert line in served
+    assert "self.server_state = ServerState()" in inspect.getsource(Server.__init__)
+    shut_down = inspect.getsource(Server.shutdown)
+    for text in ("connection.shutdown()", "timeout=self.config.timeout_graceful_shutdown"):
+        assert text in shut_down
+    assert "self.shutdown(sockets=sockets)" in inspect.getsource(Server)
     assert "config_kwargs.update(self.CONFIG_KWARGS)" in inspect.getsource(UvicornWorker.__init__)
 
 
@@ -265,7 +278,11 @@ CONTRACTS: dict[Callable[[Path], Awaitable[None] | None], set[Name]] = {
         Name("HttpProtocol._start_asgi_task", "serving.http_protocol"),
         Name("self._unset_keepalive_if_required", "serving.http_protocol"),
     },
-    the_worker_of_uvicorn: {Name("SluiceWorker._serve", "serving.worker")},
+    the_worker_of_uvicorn: {
+        Name("SluiceWorker._serve", "serving.worker"),
+        Name("self._install_sigquit_handler", "serving.worker"),
+        Name("uvicorn.server.ServerState", "serving.leaving"),
+    },
     the_routes_of_included_routers: {
         Name("fastapi.routing.RouteContext", "http.dispatch"),
         Name("fastapi.routing.iter_route_contexts", "http.dispatch"),
@@ -274,6 +291,7 @@ CONTRACTS: dict[Callable[[Path], Awaitable[None] | None], set[Name]] = {
     the_calls_of_a_route: {
         Name("fastapi.datastructures.DefaultPlaceholder", "http.direct"),
         Name("fastapi.dependencies.models.Dependant", "http.direct"),
+        Name("fastapi.dependencies.models.Dependant", "http.dispatch"),
         Name("fastapi.dependencies.utils.request_params_to_args", "http.direct"),
         Name("fastapi.routing.RouteContext", "http.direct"),
         Name("fastapi.routing.serialize_response", "http.direct"),
@@ -286,18 +304,19 @@ PUBLIC = {
     *("bson", "bson.codec_options", "bson.errors"),
     "cachetools",
     *("fastapi", "fastapi.exceptions", "fastapi.params", "fastapi.responses", "fastapi.security"),
-    *("gunicorn.config", "gunicorn.glogging", "gunicorn.workers.base"),
+    *("gunicorn.arbiter", "gunicorn.config", "gunicorn.glogging", "gunicorn.workers.base"),
     "httptools",
     "loguru",
     *("prometheus_client", "prometheus_client.multiprocess", "prometheus_client.registry"),
     *(f"prometheus_fastapi_instrumentator{module}" for module in ("", ".metrics", ".routing")),
     *("pydantic", "pydantic.fields", "pydantic_core", "pydantic_settings"),
     *("pymongo", "pymongo.asynchronous.collection", "pymongo.asynchronous.database"),
-    *("pymongo.client_options", "pymongo.errors"),
+    "pymongo.asynchronous.client_session",
+    *("pymongo.client_options", "pymongo.errors", "pymongo.read_concern"),
     *("starlette.convertors", "starlette.datastructures", "starlette.exceptions", "starlette.middleware"),
     *("starlette.middleware.cors", "starlette.requests", "starlette.responses", "starlette.routing"),
     *("starlette.types", "starlette.websockets"),
-    "uvicorn_worker",
+    *("uvicorn", "uvicorn_worker"),
 }
 """Modules that their libraries document, or that are there to be imported from."""
 PUBLIC_NAMES = {"fastapi.routing.APIRoute", "fastapi.routing.APIRouter"}

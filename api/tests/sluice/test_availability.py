@@ -8,13 +8,15 @@ import time
 from typing import Any
 
 import pytest
-from pymongo.errors import PyMongoError
+from pymongo import WriteConcern
+from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
+from pymongo.read_preferences import PrimaryPreferred
 
 from sluice import NotPrepared, Options, PoolUnavailable, Slot, Sluice
 from stack.free_ports import free_ports
 from stack.replica_set import ReplicaSet
 from tests.conftest import OpenSluice, until
-from tests.sluice.support import held, quick, settle, total, with_one_document
+from tests.sluice.support import fail, held, quick, settle, total, with_one_document
 
 
 async def test_a_worker_starts_while_mongodb_is_away_and_becomes_ready_when_it_comes(
@@ -216,3 +218,51 @@ async def test_a_pool_that_is_cleared_while_it_is_filled_is_no_error(
         await until(lambda: f"connection pool cleared while it was filled: {primary}" in caplog.messages)
         client.admin.command("configureFailPoint", "failCommand", mode="off")
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_what_waits_for_a_frozen_primary_goes_on_with_the_next_one(
+    open_sluice: OpenSluice, replica_set: ReplicaSet
+) -> None:
+    sluice = await open_sluice(socket_timeout=90, server_selection_timeout=20)
+    await with_one_document(sluice)
+    primary = await asyncio.to_thread(replica_set.primary)
+    replica_set.freeze(primary)
+    try:
+        async with asyncio.timeout(60):  # the socket would wait for longer
+            inserted = [sluice.collection("slow").insert_one({"number": number}) for number in range(5)]
+            await asyncio.gather(*inserted, *(quick(sluice) for _ in range(5)))
+    finally:
+        replica_set.thaw(primary)
+    assert await sluice.collection("slow").count_documents({"number": {"$gte": 0}}) == 5
+    await until(lambda: held(sluice) == 0)
+
+
+async def test_a_reader_may_go_on_while_there_is_no_primary(open_sluice: OpenSluice, replica_set: ReplicaSet) -> None:
+    sluice = await open_sluice(server_selection_timeout=2)
+    everywhere = sluice.database.get_collection("slow", write_concern=WriteConcern(w=3))
+    await everywhere.insert_one({"_id": 1})
+    primary = await asyncio.to_thread(replica_set.primary)
+    for address in (address for address in replica_set.addresses if address != primary):
+        replica_set.kill(address)
+    await until(lambda: "RSPrimary" not in sluice.roles().values())
+    reader = sluice.reader("slow", read_preference=PrimaryPreferred())
+    assert reader is sluice.reader("slow", read_preference=PrimaryPreferred())
+    assert reader is not sluice.reader("slow")
+    assert [await reader.get(1) for _ in range(3)] == [{"_id": 1}] * 3
+    assert await asyncio.gather(*(reader.get(1) for _ in range(20))) == [{"_id": 1}] * 20
+    with pytest.raises(ServerSelectionTimeoutError):
+        await sluice.reader("slow").get(1)
+
+
+async def test_a_connection_that_is_given_up_at_the_end_is_no_failure_of_its_member(
+    open_sluice: OpenSluice, replica_set: ReplicaSet
+) -> None:
+    sluice = await open_sluice(max_pool_size=500, min_pool_size=500)  # more than is opened before it's closed
+    slow = {"blockConnection": True, "blockTimeMS": 2000, "appName": sluice.app_name}
+    for address in replica_set.addresses:
+        await asyncio.to_thread(fail, replica_set, address, ["hello", "isMaster"], 100, **slow)
+    opened = total(sluice).pool.total_created
+    await until(lambda: total(sluice).pool.connecting > 0)
+    await sluice.close()
+    assert total(sluice).pool.total_created < opened + 50
+    assert total(sluice).pool.failed_to_open == 0

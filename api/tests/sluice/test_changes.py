@@ -211,3 +211,24 @@ async def test_one_that_is_not_open_says_so(open_sluice: OpenSluice) -> None:
         await anext(sluice.watch("orders"))
     with pytest.raises(RuntimeError, match="async with"):
         _ = sluice.watch("orders").resume_token
+
+
+async def test_whoever_stops_waiting_and_waits_again_misses_none(open_sluice: OpenSluice) -> None:
+    sluice = await open_sluice()
+    found: list[dict[str, Any]] = []
+    async with asyncio.timeout(60), watched(sluice) as changes:
+        inserting = asyncio.create_task(insert(sluice, *range(100)))
+        while len(found) < 100:
+            try:
+                found.append(await asyncio.wait_for(anext(changes), 0.0005))
+            except TimeoutError:
+                continue
+        await inserting
+    assert keys(found) == list(range(100))
+
+
+@pytest.mark.parametrize("pause", [-1, float("nan"), float("inf"), "1", True])
+async def test_a_pause_is_one(open_sluice: OpenSluice, pause: Any) -> None:
+    sluice = await open_sluice(wait=False)
+    with pytest.raises(ValueError, match="allowed is 0 or more, in seconds"):
+        sluice.watch("orders", pause=pause)

@@ -188,3 +188,13 @@ async def test_a_limit_that_is_lifted_limits_nothing_more() -> None:
 
 async def lift(limit: deadline.limit) -> None:
     limit.lift()
+
+
+async def test_what_is_lifted_within_another_limit_keeps_that_one() -> None:
+    async with deadline.limit(10):
+        inner = deadline.limit(5)
+        async with inner:
+            inner.lift()
+            left = deadline.remaining()
+            assert left is not None
+            assert 5 < left <= 10

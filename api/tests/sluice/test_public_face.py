@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from types import FunctionType
 from typing import Any
 
 import pytest
+from bson.codec_options import TypeRegistry
 from pymongo.errors import ConfigurationError, InvalidName
 
 import sluice
@@ -206,3 +208,56 @@ async def test_what_a_client_of_the_driver_does_goes_through_the_turnstile(open_
     await sluice.close()
     with pytest.raises(PoolUnavailable):
         _ = sluice.client
+
+
+def test_everything_can_be_imported_without_an_extra() -> None:
+    ended = run_without(ONLY_PYMONGO, "from sluice import *; Sluice, Options")
+    assert ended.returncode == 0, ended.stderr
+
+
+async def test_whoever_is_cancelled_while_it_opens_leaves_nothing_open(options: Options, tmp_path: Path) -> None:
+    away = replace(options, url="mongodb://127.0.0.1:1/?replicaSet=rs0", server_selection_timeout=30)
+    before = asyncio.all_tasks()
+    sluice = Sluice(away, Slot.claim(tmp_path))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3), sluice:
+            pytest.fail("it is not there")
+    await until(lambda: not {task for task in asyncio.all_tasks() - before if task.get_name().startswith("sluice-")})
+    assert Slot.claim(tmp_path).number == sluice.slot.number
+    with pytest.raises(PoolUnavailable, match="closed"):
+        sluice.collection("things")
+
+
+async def test_closing_again_touches_nobody_elses_statistics(options: Options, tmp_path: Path) -> None:
+    async with Sluice(options, Slot.claim(tmp_path)) as first:
+        pass
+    async with Sluice(options, Slot.claim(tmp_path)) as second:
+        assert second.slot.number == first.slot.number
+        second.publish()
+        await first.close()
+        (worker,) = statistics.read_all(tmp_path)
+        assert worker.started_at == second.snapshot().started_at
+
+
+async def test_a_collection_is_the_same_for_the_same_options(open_sluice: OpenSluice) -> None:
+    sluice = await open_sluice()
+    registry: dict[str, Any] = {"type_registry": TypeRegistry(), "tz_aware": True}
+    collection = sluice.collection("things", registry)
+    assert collection is sluice.collection("things", dict(reversed(registry.items())))
+    assert collection is not sluice.collection("things")
+    assert sluice.collection("things") is sluice.collection("things", {})
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"lanes": 0}, "limit lanes=0: allowed is a whole number, 1 or more"),
+        ({"batch": 0}, "limit batch=0: allowed is a whole number, 1 or more"),
+        ({"batch_bytes": -1}, "limit batch_bytes=-1: allowed is a whole number, 1 or more"),
+        ({"waiting": "5"}, "limit waiting='5': allowed is a whole number, 0 or more"),
+        ({"patience": -1}, "limit patience=-1: allowed is 0 or more, in seconds"),
+    ],
+)
+def test_limits_let_something_leave(limits: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Limits(**limits)

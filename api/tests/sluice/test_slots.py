@@ -277,3 +277,12 @@ class Slot_of:  # noqa: N801 used as a function
 
     def __exit__(self, *_: object) -> None:
         self._slot.close()
+
+
+def test_what_a_member_said_outlasts_the_worker_that_asked_but_not_for_long() -> None:
+    now = time.time()
+    gone, alive = snapshot(0), snapshot(1)
+    gone.alive = False
+    gone.members = [MemberStatus("a:1", up=True, taken_at=now - 1), MemberStatus("b:1", up=True, taken_at=now - 60)]
+    alive.members = [MemberStatus("a:1", up=False, taken_at=now - 5)]
+    assert [(status.member, status.up) for status in summarize([gone, alive]).server_view] == [("a:1", True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from contextvars import ContextVar
@@ -74,7 +75,7 @@ class SyncPool(TrackedPool, Pool):
         try:
             connection = super().connect(handler)
         except BaseException as error:
-            self.tracker.failed(error)
+            self.not_opened(error)
             raise
         self.tracker.opened(connection.id, time.monotonic() - started)
         return adopt(connection, CountedConnection, self.tracker)
@@ -99,6 +100,9 @@ class SyncPool(TrackedPool, Pool):
         except (AutoReconnect, OperationFailure) as error:
             if self.not_filled(error, reference_generation):
                 self.reset()  # nor would it let in who has a connection now
+
+    async def interrupt(self) -> None:
+        await asyncio.to_thread(self.reset, interrupt_connections=True)
 
     def stats(self, eligible: bool) -> PoolStats:
         """What it has counted, and how it is now; the queue is that of the gate."""

@@ -63,11 +63,11 @@ class AsyncClient(AsyncMongoClient[Document]):
         return True
 
     async def _select_server(self, server_selector: Any, *arguments: Any, **options: Any) -> Server:
-        server = await self._selectwithin_deadline(server_selector, *arguments, **options)
+        server = await self._select_within_deadline(server_selector, *arguments, **options)
         allow_for_round_trip(server.description)
         return server
 
-    async def _selectwithin_deadline(self, server_selector: Any, *arguments: Any, **options: Any) -> Server:
+    async def _select_within_deadline(self, server_selector: Any, *arguments: Any, **options: Any) -> Server:
         with within_deadline(self.options.server_selection_timeout):
             at_once = self._would_answer(server_selector)
             selecting = super()._select_server(server_selector, *arguments, **options)

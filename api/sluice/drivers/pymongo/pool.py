@@ -120,7 +120,7 @@ class AsyncPool(TrackedPool, Pool):
         try:
             connection = await super().connect(handler)
         except BaseException as error:
-            self.tracker.failed(error)
+            self.not_opened(error)
             raise
         finally:
             self._filling -= filler
@@ -164,6 +164,9 @@ class AsyncPool(TrackedPool, Pool):
             what = f"{name_of(self.address)}: connection pool {'closed' if close else 'cleared'}"
             self.turnstile.evict(lambda: AutoReconnect(what))
         await super()._reset(close, pause, service_id, interrupt_connections)
+
+    async def interrupt(self) -> None:
+        await self.reset(interrupt_connections=True)
 
     def stats(self, eligible: bool) -> PoolStats:
         """What it has counted, and how it is now."""

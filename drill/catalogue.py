@@ -1,0 +1,10 @@
+"""All drills, by name."""
+
+from __future__ import annotations
+
+from drill import excess, members, repeats, workers
+from drill.drills import Drill
+
+_ALL = (*members.DRILLS, *workers.DRILLS, *repeats.DRILLS, *excess.DRILLS)
+DRILLS: dict[str, Drill] = {drill.name: drill for drill in _ALL}
+QUICK = [drill.name for drill in DRILLS.values() if drill.quick]

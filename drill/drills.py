@@ -1,0 +1,46 @@
+"""What a drill is: a failure, the load that it meets, and what is allowed to come of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from drill.load import Load
+from drill.service import Service
+
+Fault = Callable[[Service, Load], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What is missed is reported. Lost writes, wrong answers, duplicates and statuses 500 are never allowed."""
+
+    failed: int | None = None
+    """Requests; None: as many as it takes."""
+    absent_reads: float = math.inf
+    """Seconds, as are the other two."""
+    absent_writes: float = math.inf
+    recovered: float = math.inf
+
+
+PLANNED = Bounds(failed=0)
+"""What somebody ordered may cost nobody anything."""
+
+
+@dataclass(frozen=True)
+class Drill:
+    """`fault` returns once what it broke is mended. `quick`: among those that the tests run."""
+
+    name: str
+    about: str
+    fault: Fault
+    bounds: Bounds = field(default_factory=Bounds)
+    callers: int = 64
+    rate: float = 400.0
+    settings: Mapping[str, str] = field(default_factory=dict)
+    alerts: frozenset[str] = frozenset()
+    """Those that may come up: what they say is so."""
+    quick: bool = False
+    expects_failures: bool = False
+    """The load itself is more than fits: it begins when the fault does, and ends with it."""

@@ -1,0 +1,186 @@
+"""More than fits: too many requests, clients that do nothing, that are slow, that never end, or that don't wait."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from drill.drills import PLANNED, Bounds, Drill
+from drill.load import Load
+from drill.members import BURNING, fail_points
+from drill.service import DrillError, Service
+
+LASTS = 8.0
+"""Seconds."""
+IDLE = 5_000
+SLOW = 200
+ENDLESS = 50
+HERD = 1_000
+PATIENCE = 1.0
+FULL = BURNING | {"PoolSaturated", "PoolNearlyFull", "PoolRefusals", "BatchRefusals"}
+HEAD = b"POST /users HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+Caller = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def crowd(service: Service, number: int, behave: Caller) -> None:
+    """So many clients of nginx at once, for a while; a connection that is refused or cut is no news here."""
+    _allow_files(number + 1_000)
+    host, port = "127.0.0.1", service.layout.http.number
+
+    async def one() -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                await behave(reader, writer)
+            finally:
+                writer.close()
+
+    tasks = []
+    for _ in range(number):
+        tasks.append(asyncio.create_task(one()))
+        if len(tasks) % 100 == 0:  # a crowd, but no flood of connections
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(LASTS)
+    for task in tasks:
+        task.cancel()
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome
+
+
+def _allow_files(number: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < number:
+        raise DrillError(f"this system allows {hard} open files, {number} are needed (ulimit -n)")
+    if soft != resource.RLIM_INFINITY and soft < number:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+
+
+async def idle(service: Service, load: Load) -> None:
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    await crowd(service, IDLE, behave)
+
+
+async def send_slowly(service: Service, load: Load) -> None:
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for byte in HEAD + b"Content-Length: 1000\r\n\r\n" + b" " * 1_000:
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    await crowd(service, SLOW, behave)
+
+
+async def read_slowly(service: Service, load: Load) -> None:
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(200):
+            writer.write(b"GET /users?limit=100 HTTP/1.1\r\nHost: here\r\n\r\n")
+        await asyncio.sleep(LASTS)
+
+    await crowd(service, SLOW, behave)
+
+
+async def never_end(service: Service, load: Load) -> None:
+    """Each body goes on until it's refused; how much of it was taken is counted."""
+    taken: list[int] = []
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        sent = 0
+        answered = asyncio.create_task(reader.readline())
+        try:
+            while not answered.done():
+                writer.write(b"8000\r\n" + b"x" * 0x8000 + b"\r\n")
+                await writer.drain()
+                sent += 0x8000
+                await asyncio.sleep(0)
+        finally:
+            answered.cancel()
+            taken.append(sent)
+
+    await crowd(service, ENDLESS, behave)
+    load.notes["MB of an endless body that were taken at most"] = max(taken, default=0) / 1e6
+
+
+async def herd(service: Service, load: Load) -> None:
+    """Everybody at once, after a pause."""
+    statuses: list[int] = []
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await start.wait()
+        writer.write(b"GET /users?limit=5 HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        statuses.append(int((await reader.readline())[9:12] or b"0"))
+
+    start = asyncio.Event()
+    asyncio.get_running_loop().call_later(LASTS / 2, start.set)
+    await crowd(service, HERD, behave)
+    load.notes |= {f"of the herd were answered {status}": statuses.count(status) for status in sorted(set(statuses))}
+
+
+async def wait_out(service: Service, load: Load) -> None:
+    await asyncio.sleep(LASTS)
+
+
+async def give_up(service: Service, load: Load) -> None:
+    """Clients who wait for a second at most, before pools of one connection whose operations take 10 ms longer."""
+
+    def queries() -> int:
+        total = 0
+        for port in service.members:
+            with service.member(port) as client:
+                total += client.admin.command("serverStatus")["opcounters"]["query"]
+        return total
+
+    slow: dict[str, object] = {"failCommands": ["find"], "blockConnection": True, "blockTimeMS": 10}
+    async with fail_points(service, slow):
+        before = await asyncio.to_thread(queries)
+        async with Load(
+            service.url, callers=600, rate=600, mix={"list": 1}, patience=PATIENCE, ledger=load.ledger
+        ) as impatient:
+            await asyncio.sleep(LASTS)
+        done = await asyncio.to_thread(queries) - before
+    answered = sum(record.good for record in impatient.records)
+    load.notes |= {
+        "requests whose client had gone": len(impatient.records) - answered,
+        "% of the queries were for the dead": 100 * max(0, done - answered) / max(1, done),
+    }
+
+
+def overload(factor: int, callers: int) -> Drill:
+    return Drill(
+        f"overload-{factor}x",
+        f"{callers} callers who ask again at once: about {factor} times what can be done at a time",
+        wait_out,
+        Bounds(absent_reads=2, absent_writes=2),
+        callers=callers,
+        rate=1e6,
+        alerts=FULL | {"EventLoopLag"},
+        expects_failures=True,
+    )
+
+
+DRILLS = [
+    Drill("idle-clients", f"{IDLE:,} connections that do nothing", idle, PLANNED, alerts=BURNING),
+    Drill("slow-senders", f"{SLOW} clients who send 20 bytes a second", send_slowly, PLANNED, alerts=BURNING),
+    Drill(
+        "slow-readers", f"{SLOW} clients who ask for lists, and don't read them", read_slowly, PLANNED, alerts=BURNING
+    ),
+    Drill("endless-bodies", f"{ENDLESS} bodies that never end", never_end, PLANNED, alerts=BURNING),
+    Drill("herd", f"{HERD:,} requests at once", herd, Bounds(absent_reads=1, absent_writes=1), alerts=BURNING),
+    Drill(
+        "impatient-clients",
+        f"clients who give up after {PATIENCE:g} s",
+        give_up,
+        Bounds(),
+        settings={"MAX_POOL_SIZE": "1"},
+        rate=2.0,  # nearly all queries are those clients'
+        callers=2,
+        alerts=FULL,
+    ),
+    overload(3, 1_800),
+    overload(10, 6_000),
+]

@@ -1,0 +1,194 @@
+"""Callers of every kind of request at once, who remember what they were told."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import aiohttp
+
+from drill.ledger import Ledger
+
+Kind = Literal["read", "write"]
+NO_CONNECTION = 0
+"""The status of a request that got no answer."""
+PATIENCE = 30.0
+"""Seconds that a caller waits for an answer: longer than the service's own limit."""
+BULK = 5
+
+
+@dataclass(frozen=True)
+class Record:
+    """One request: when it began (seconds, monotonic), how long it took, and its status."""
+
+    kind: Kind
+    operation: str
+    began: float
+    seconds: float
+    status: int
+    good: bool
+
+    @property
+    def ended(self) -> float:
+        return self.began + self.seconds
+
+
+@dataclass
+class Load:
+    """`callers` who together ask `rate` times a second, as long as nobody has to wait; a context manager."""
+
+    url: str
+    callers: int = 64
+    rate: float = 400.0
+    mix: Mapping[str, int] = field(
+        default_factory=lambda: {"read": 60, "list": 5, "create": 20, "bulk": 3, "update": 9, "delete": 3}
+    )
+    headers: Mapping[str, str] = field(default_factory=dict)
+    patience: float = PATIENCE
+    ledger: Ledger = field(default_factory=Ledger)
+    records: list[Record] = field(default_factory=list)
+    causes: set[str] = field(default_factory=set)
+    """What went wrong where there was no answer, in the client's words."""
+    notes: dict[str, float] = field(default_factory=dict)
+    """What a drill has counted of its own, by what it is."""
+
+    async def __aenter__(self) -> Load:
+        self.started = time.monotonic()
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+        self._http = aiohttp.ClientSession(
+            self.url, connector=connector, timeout=aiohttp.ClientTimeout(total=self.patience), headers=self.headers
+        )
+        self._over = asyncio.Event()
+        self._tasks = [asyncio.create_task(self._call()) for _ in range(self.callers)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Whoever waits for an answer gets it first."""
+        self._over.set()
+        await asyncio.gather(*self._tasks)
+        self.ended = time.monotonic()
+        await self._http.close()
+
+    async def steady(self, seconds: float, limit: float) -> bool:
+        """Wait until nothing has failed for so long; False where it doesn't come to that within the limit."""
+        start = time.monotonic()
+        while time.monotonic() < start + limit:
+            since = time.monotonic() - seconds
+            recent = [record for record in reversed(self.records[-5_000:]) if record.ended > since]
+            if since > start and recent and all(record.good for record in recent):
+                return True
+            await asyncio.sleep(0.1)
+        return False
+
+    def p99(self, start: float, end: float) -> float:
+        """Seconds that 99 % of the requests that began then took at most; 0 without any."""
+        taken = sorted(record.seconds for record in self.records if start <= record.began < end)
+        return taken[int(0.99 * len(taken))] if taken else 0.0
+
+    # Requests
+
+    async def _call(self) -> None:
+        kinds, weights = list(self.mix), list(self.mix.values())
+        ways: dict[str, Callable[[], Awaitable[None]]] = {
+            "read": self._read, "list": self._list, "create": self._create, "bulk": self._bulk,
+            "update": self._update, "delete": self._delete,
+        }  # fmt: skip
+        while not self._over.is_set():
+            pause = random.expovariate(self.rate / self.callers)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), pause)
+                return
+            await ways[random.choices(kinds, weights)[0]]()
+
+    async def _send(
+        self, kind: Kind, operation: str, method: str, path: str, good: tuple[int, ...], **options: Any
+    ) -> tuple[int, Any]:
+        """The status and what was answered; `NO_CONNECTION` where nothing was."""
+        began = time.monotonic()
+        status, answer = NO_CONNECTION, None
+        try:
+            async with self._http.request(method, path, **options) as response:
+                body = await response.read()
+                status = response.status
+                answer = await response.json(content_type=None) if body else None
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            self.causes.add(f"{operation}: {type(error).__name__}: {error}")
+            status = NO_CONNECTION
+        self.records.append(Record(kind, operation, began, time.monotonic() - began, status, status in good))
+        return status, answer
+
+    async def _read(self) -> None:
+        entry = self.ledger.one()
+        if entry is None:
+            return
+        promise = self.ledger.promise(entry)
+        status, answer = await self._send("read", "read", "GET", f"/users/{entry.id}", (200, 404))
+        if status in (200, 404):
+            self.ledger.read(entry, promise, answer if status == 200 else None)
+
+    async def _list(self) -> None:
+        await self._send("read", "list", "GET", "/users?limit=10", (200,))
+
+    async def _create(self) -> None:
+        new = person()
+        status, answer = await self._send("write", "create", "POST", "/users", (201,), json=new)
+        if status == 201:
+            self.ledger.created(new["email"], answer)
+        elif _in_doubt(status):
+            self.ledger.unanswered(new["email"])
+
+    async def _bulk(self) -> None:
+        new = [person() for _ in range(BULK)]
+        status, answer = await self._send("write", "bulk", "POST", "/users/bulk", (201,), json={"users": new})
+        if status in (201, 207):
+            for item in answer["items"]:
+                if item["status"] == 201:
+                    self.ledger.created(new[item["index"]]["email"], item)
+                elif _in_doubt(item["status"]):
+                    self.ledger.unanswered(new[item["index"]]["email"])
+        elif _in_doubt(status):
+            for each in new:
+                self.ledger.unanswered(each["email"])
+
+    async def _update(self) -> None:
+        entry = self.ledger.take()
+        if entry is None:
+            return
+        change = {"age": random.randrange(100)}
+        match = {"If-Match": f'"{entry.version}"'}
+        status, answer = await self._send(
+            "write", "update", "PATCH", f"/users/{entry.id}", (200,), json=change, headers=match
+        )
+        if status == 200:
+            self.ledger.changed(entry, answer["version"])
+        elif status in (404, 412):
+            self.ledger.wrong.append(f"{entry.id} was at version {entry.version}, its change was answered {status}")
+            self.ledger.changed(entry, None)
+        else:
+            self.ledger.changed(entry, None if _in_doubt(status) else entry.version)
+
+    async def _delete(self) -> None:
+        entry = self.ledger.take()
+        if entry is None:
+            return
+        entry.deleting = True
+        status, _ = await self._send("write", "delete", "DELETE", f"/users/{entry.id}", (204,))
+        if status == 404:
+            self.ledger.wrong.append(f"{entry.id} was there, its deletion was answered 404")
+        self.ledger.removed(entry, True if status == 204 else None)
+
+
+def _in_doubt(status: int) -> bool:
+    return status == NO_CONNECTION or status >= 500
+
+
+def person() -> dict[str, Any]:
+    """A user to create, whose name nobody else has."""
+    token = uuid.uuid4().hex
+    return {"email": f"{token}@example.org", "name": token, "age": 36, "city": "London", "tags": ["drill"]}

@@ -1,0 +1,89 @@
+"""What came of a drill, and whether that is within its bounds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from drill.drills import Drill
+from drill.figures import Figures
+from drill.ledger import Audit
+from drill.truth import Witness
+
+LIVE = 0.1
+"""Seconds within which liveness shall be answered."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`error`: why the drill itself failed."""
+
+    drill: Drill
+    driver: str
+    figures: Figures
+    audit: Audit
+    wrong: list[str]
+    causes: list[str]
+    notes: dict[str, float]
+    witness: Witness
+    error: str | None = None
+
+    def broken(self) -> list[str]:
+        """What may never be, whatever fails: only counts, so that a slow machine changes nothing."""
+        server_errors = self.figures.failed.get("500", 0)
+        bad = [
+            (len(self.audit.lost), "acknowledged writes lost", self.audit.lost),
+            (len(self.wrong), "wrong answers", self.wrong),
+            (len(self.audit.duplicates), "duplicates", self.audit.duplicates),
+            (server_errors, "requests answered 500", []),
+            (len(self.witness.shrunken), "counters that fell", sorted(self.witness.shrunken)),
+        ]
+        found = [f"{count} {what}{_examples(which)}" for count, what, which in bad if count]
+        allowed = self.drill.bounds.failed
+        if allowed is not None and self.figures.failures > allowed:
+            found.append(f"{self.figures.failures} requests failed, allowed are {allowed}{_examples(self.causes)}")
+        if self.error:
+            found.append(self.error)
+        return found
+
+    def late(self) -> list[str]:
+        """Which times were missed, and what else depends on how fast a machine is."""
+        bounds, figures = self.drill.bounds, self.figures
+        times = [
+            (figures.absent_reads, bounds.absent_reads, "without a successful read"),
+            (figures.absent_writes, bounds.absent_writes, "without a successful write"),
+            (figures.recovered, bounds.recovered, "until all was well"),
+        ]
+        found = [f"{value:.1f} s {what}, allowed are {limit:g}" for value, limit, what in times if value > limit]
+        if alerts := {name: state for name, state in self.witness.alerts.items() if name not in self.drill.alerts}:
+            found.append(f"alerts that aren't so: {', '.join(f'{name} ({state})' for name, state in alerts.items())}")
+        if self.witness.holes:
+            found.append(f"{len(self.witness.holes)} figures of members with a hole{_examples(self.witness.holes)}")
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines, and for comparisons."""
+        return {
+            "drill": self.drill.name,
+            "driver": self.driver,
+            **asdict(self.figures),
+            "acknowledged": self.audit.acknowledged,
+            "lost": self.audit.lost,
+            "wrong": self.wrong,
+            "duplicates": self.audit.duplicates,
+            "happened_without_acknowledgement": self.audit.unacknowledged,
+            "slowest_liveness": self.witness.slowest_live,
+            "liveness_failures": self.witness.live_failures,
+            "alerts": self.witness.alerts,
+            "counters_that_fell": sorted(self.witness.shrunken),
+            "figures_of_members_with_a_hole": sorted(self.witness.holes),
+            "metrics_missed": [self.witness.missed, self.witness.looks],
+            "causes": self.causes,
+            "notes": self.notes,
+            "broken": self.broken(),
+            "late": self.late(),
+        }
+
+
+def _examples(which: list[str] | set[str]) -> str:
+    return f": {'; '.join(sorted(which)[:3])}" if which else ""

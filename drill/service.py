@@ -1,0 +1,201 @@
+"""The stack that is hurt: a native one in a folder and on ports of its own, with all that a fault needs to get at."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+from app.settings.model import Settings
+from stack.home import ROOT
+from stack.layout import Layout
+from stack.mongod import find_mongod
+from stack.supervise import Supervisor
+
+Document = dict[str, Any]
+WORKERS = 2
+
+
+class DrillError(Exception):
+    """Why a drill can't go on, in a sentence for people."""
+
+
+@dataclass
+class Service:
+    """Started by `up`, ended by `down`. Its members take MongoDB's test commands, so that they can be told to fail."""
+
+    folder: Path
+    driver: str = "pymongo"
+
+    def __post_init__(self) -> None:
+        self.layout = Layout.on_free_ports(self.folder)
+        self._settings: dict[str, str] | None = None
+        self.layout.mongod.parent.mkdir(parents=True, exist_ok=True)
+        self.layout.mongod.write_text(f'#!/bin/sh\nexec "{find_mongod()}" "$@" --setParameter enableTestCommands=1\n')
+        self.layout.mongod.chmod(0o755)
+
+    # Its life
+
+    def up(self, **settings: str) -> None:
+        """Start it with these settings, and no other of the caller's, or change them. Raises `DrillError`."""
+        if settings == self._settings:
+            return
+        ours = {name.upper() for name in Settings.model_fields}
+        kept = {name: value for name, value in os.environ.items() if name.upper() not in ours}
+        given = {"WORKERS": str(WORKERS), "MAX_REQUESTS": "0", "STATS_CACHE_MS": "0"} | settings
+        done = self._run("stack.up", "--detach", "--driver", self.driver, environment=kept | given)
+        if done.returncode != 0:
+            raise DrillError(f"the stack doesn't start: {done.stderr.strip() or done.stdout.strip()}")
+        self._settings = settings
+
+    def down(self) -> None:
+        self._run("stack.down", "--purge", environment=dict(os.environ))
+
+    def _run(self, module: str, *arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        paths = {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'api'}"}
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            env=environment | self.layout.environment | paths,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    # Its parts
+
+    @property
+    def url(self) -> str:
+        """Through nginx."""
+        return f"http://127.0.0.1:{self.layout.http.number}"
+
+    @property
+    def api_url(self) -> str:
+        return f"http://127.0.0.1:{self.layout.api.number}"
+
+    @property
+    def prometheus_url(self) -> str:
+        return f"http://127.0.0.1:{self.layout.prometheus.number}"
+
+    @property
+    def members(self) -> list[int]:
+        """Their ports."""
+        return [port.number for port in self.layout.mongo]
+
+    @property
+    def supervisor(self) -> Supervisor:
+        return Supervisor(self.layout)
+
+    def master(self) -> int:
+        """The process id of Gunicorn's master."""
+        return self.supervisor.pid("api")
+
+    def workers(self) -> set[int]:
+        """The process ids of Gunicorn's workers."""
+        with suppress(psutil.NoSuchProcess):
+            return {child.pid for child in psutil.Process(self.master()).children()}
+        return set()
+
+    def mongod(self, port: int) -> int:
+        return self.supervisor.pid(f"mongod-{port}")
+
+    def signal(self, number: int, *pids: int) -> None:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def freeze(self, *ports: int) -> None:
+        self.signal(signal.SIGSTOP, *map(self.mongod, ports))
+
+    def thaw(self, *ports: int) -> None:
+        self.signal(signal.SIGCONT, *map(self.mongod, ports))
+
+    # Its members
+
+    def member(self, port: int) -> MongoClient[Document]:
+        """A client of this member alone, who may do everything."""
+        password = (self.layout.secrets / "admin_password").read_text().strip()
+        return MongoClient(
+            "127.0.0.1", port, directConnection=True, username="admin", password=password, authSource="admin",
+            serverSelectionTimeoutMS=2_000,
+        )  # fmt: skip
+
+    def primary(self, *, without: int | None = None) -> int | None:
+        """The port of the member that takes writes now; `without`: one that isn't asked."""
+        for port in self.members:
+            if port == without:
+                continue
+            with suppress(PyMongoError):
+                timeouts: Any = {"serverSelectionTimeoutMS": 300, "connectTimeoutMS": 300, "socketTimeoutMS": 300}
+                with MongoClient[Document]("127.0.0.1", port, directConnection=True, **timeouts) as client:
+                    if client.admin.command("hello")["isWritablePrimary"]:
+                        return port
+        return None
+
+    def documents(self) -> list[Document]:
+        """All users, as the primary's majority has them."""
+        port = self.primary()
+        if port is None:
+            raise DrillError("there is no primary in the end")
+        with self.member(port) as client:
+            fields = {"email": 1, "name": 1, "version": 1}
+            return list(client["sluice"]["users"].find({"tags": "drill"}, fields))
+
+    def forget(self) -> None:
+        """Delete all users, for the next drill."""
+        port = self.primary()
+        if port is not None:
+            with self.member(port) as client:
+                client["sluice"]["users"].delete_many({})
+
+    # Whether it is well
+
+    async def wait_for_primary(self, *, without: int | None = None, seconds: float = 60) -> int:
+        """Wait for one that isn't `without`; its port. Raises `DrillError`."""
+        await self.until(lambda: self.primary(without=without) is not None, seconds, "there is no primary")
+        port = self.primary(without=without)
+        if port is None:
+            raise DrillError("there is no primary any more")
+        return port
+
+    async def wait_until_whole(self, seconds: float = 90) -> None:
+        """Wait for a primary, two secondaries and all workers, each ready. Raises `DrillError`."""
+
+        def whole() -> bool:
+            answer = httpx.get(f"{self.url}/health", timeout=5).json()
+            return answer["status"] == "ok" and answer["workers"] == WORKERS and self.primary() is not None
+
+        await self.until(whole, seconds, "the stack is not whole")
+
+    async def wait_for_other_workers(self, old: set[int], seconds: float = 60) -> None:
+        """Wait for as many workers as there shall be, none of them one of these. Raises `DrillError`."""
+
+        def there() -> bool:
+            stats = httpx.get(f"{self.url}/connection-stats", timeout=5).json()["connection_pool_stats"]
+            pids = {worker["pid"] for worker in stats["workers"] if worker["ready"]}
+            return len(pids) == WORKERS and not pids & old
+
+        await self.until(there, seconds, "the workers are not replaced")
+
+    async def until(self, condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
+        """Wait for it; a failed request means not yet. Raises `DrillError`."""
+        limit = time.monotonic() + seconds
+        while True:
+            with suppress(httpx.HTTPError, PyMongoError, psutil.Error, KeyError, ValueError, OSError):
+                if await asyncio.to_thread(condition):
+                    return
+            if time.monotonic() > limit:
+                raise DrillError(f"{otherwise} (waited {seconds:.0f} s)")
+            await asyncio.sleep(0.05)

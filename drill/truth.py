@@ -1,0 +1,108 @@
+"""Whether metrics, alerts and liveness say what is so while a drill goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+EVERY = 0.5
+"""Seconds between two looks at the metrics and the alerts."""
+LIVE_EVERY = 0.1
+
+
+@dataclass
+class Witness:
+    """Looks on as long as it is entered; its findings are for a table."""
+
+    api: str
+    nginx: str
+    prometheus: str
+    slowest_live: float = 0.0
+    """Seconds that liveness took at most, asked of the API itself; infinite where it failed."""
+    live_failures: int = 0
+    alerts: dict[str, str] = field(default_factory=dict)
+    """Each alert that was pending or firing, and the worse of both."""
+    shrunken: set[str] = field(default_factory=set)
+    """Counters that fell."""
+    holes: set[str] = field(default_factory=set)
+    """Figures of members that answer which were gone from `/metrics`, having been there."""
+    looks: int = 0
+    missed: int = 0
+    """Looks at the metrics that got no answer."""
+
+    async def __aenter__(self) -> Witness:
+        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5))
+        self._over = asyncio.Event()
+        self._last: Mapping[str, float] = {}
+        self._members: set[tuple[str, str]] = set()
+        self._before = set(await self._states())
+        self._tasks = [asyncio.create_task(task) for task in (self._watch_live(), self._watch_figures())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._over.set()
+        try:
+            await asyncio.gather(*self._tasks)
+        finally:
+            await self._http.close()
+
+    async def _watch_live(self) -> None:
+        while not self._over.is_set():
+            began = time.monotonic()
+            try:
+                async with self._http.get(f"{self.api}/health/live") as answer:
+                    await answer.read()
+                    self.live_failures += answer.status != 200
+            except (aiohttp.ClientError, TimeoutError):
+                self.live_failures += 1
+            else:
+                self.slowest_live = max(self.slowest_live, time.monotonic() - began)
+            await asyncio.sleep(LIVE_EVERY)
+
+    async def _watch_figures(self) -> None:
+        while not self._over.is_set():
+            await self._look_at_figures()
+            for name, state in (await self._states()).items():
+                if name not in self._before and self.alerts.get(name) != "firing":
+                    self.alerts[name] = state
+            await asyncio.sleep(EVERY)
+
+    async def _look_at_figures(self) -> None:
+        self.looks += 1
+        try:
+            async with self._http.get(f"{self.api}/metrics") as answer:
+                text = await answer.text()
+                if answer.status != 200:
+                    raise ValueError(answer.status)
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            self.missed += 1
+            return
+        counters: dict[str, float] = {}
+        members: set[tuple[str, str]] = set()
+        up: set[str] = set()
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if family.name.startswith("mongodb_member_"):
+                    members.add((sample.labels["member"], sample.name))
+                    if sample.name == "mongodb_member_up" and sample.value:
+                        up.add(sample.labels["member"])
+                elif family.type == "counter" and sample.name.endswith("_total"):
+                    counters[sample.name] = counters.get(sample.name, 0.0) + sample.value
+        self.shrunken |= {name for name, value in self._last.items() if counters.get(name, 0.0) < value}
+        missing = self._members - members
+        self.holes |= {f"{name} of {member}" for member, name in missing if member in up or name == "mongodb_member_up"}
+        self._last = counters
+        self._members |= members
+
+    async def _states(self) -> dict[str, str]:
+        try:
+            async with self._http.get(f"{self.prometheus}/api/v1/alerts") as answer:
+                alerts = (await answer.json())["data"]["alerts"]
+        except (aiohttp.ClientError, TimeoutError):
+            return {}
+        return {alert["labels"]["alertname"]: alert["state"] for alert in alerts}

@@ -1,0 +1,105 @@
+"""Workers and their master: killed, reloaded, replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from functools import partial
+
+from drill.drills import PLANNED, Bounds, Drill, Fault
+from drill.load import Load
+from drill.service import Service
+
+RECYCLING = 15.0
+CONNECTIONS = 200
+RELOADS = 10
+BUSY = frozenset({"WorkerNotReady", "WorkerRestarts", "LatencyBudgetBurnsFast", "LatencyBudgetBurnsSlowly"})
+"""Workers start, and while they do, requests take longer: so it is."""
+
+
+async def kill_one(service: Service, load: Load) -> None:
+    old = service.workers()
+    service.signal(signal.SIGKILL, min(old))
+    await service.wait_for_other_workers({min(old)})
+
+
+async def kill_all(service: Service, load: Load) -> None:
+    old = service.workers()
+    service.signal(signal.SIGKILL, *old)
+    await service.wait_for_other_workers(old)
+
+
+async def kill_master(service: Service, load: Load) -> None:
+    old = service.workers()
+    service.signal(signal.SIGKILL, service.master())
+    await service.wait_for_other_workers(old)
+
+
+async def reload(service: Service, load: Load) -> None:
+    for _ in range(RELOADS):
+        old = service.workers()
+        service.signal(signal.SIGHUP, service.master())
+        await service.wait_for_other_workers(old)
+
+
+def changed(name: str, value: str) -> Fault:
+    """By `up.sh`, as a person would; and back."""
+
+    async def change(service: Service, load: Load) -> None:
+        await asyncio.to_thread(partial(service.up, **{name: value}))
+        await asyncio.to_thread(service.up)
+
+    return change
+
+
+async def recycle(service: Service, load: Load) -> None:
+    """They are replaced by themselves, having served what `MAX_REQUESTS` says."""
+    seen, limit = set(service.workers()), time.monotonic() + RECYCLING
+    while time.monotonic() < limit:
+        await asyncio.sleep(0.2)
+        seen |= service.workers()
+    load.notes["workers replaced"] = len(seen) - len(service.workers())
+
+
+KILLED = Bounds(absent_reads=1, absent_writes=1, recovered=5)
+
+DRILLS = [
+    Drill("worker-killed", "a worker is killed", kill_one, KILLED, alerts=BUSY, quick=True),
+    Drill(
+        "workers-killed",
+        "all workers are killed",
+        kill_all,
+        Bounds(absent_reads=3, absent_writes=3, recovered=5),
+        alerts=BUSY,
+    ),
+    Drill("master-killed", "Gunicorn's master is killed", kill_master, KILLED, alerts=BUSY),
+    Drill("reload", f"{RELOADS} reloads in a row", reload, PLANNED, callers=CONNECTIONS, alerts=BUSY),
+    Drill(
+        "api-setting",
+        "a setting of the API is changed by up.sh, and back",
+        changed("SLOW_OPERATION_MS", "200"),
+        PLANNED,
+        callers=CONNECTIONS,
+        alerts=BUSY,
+    ),
+    Drill(
+        "nginx-setting",
+        "a setting of nginx's is changed by up.sh, and back",
+        changed("MAX_BODY_BYTES", "2000000"),
+        Bounds(absent_reads=1, absent_writes=1, recovered=10),
+        callers=CONNECTIONS,
+        alerts=BUSY,
+    ),
+    Drill(
+        "recycling",
+        "workers replaced every 200 requests",
+        recycle,
+        PLANNED,
+        callers=CONNECTIONS,
+        rate=600.0,
+        settings={"MAX_REQUESTS": "200", "MAX_REQUESTS_JITTER": "50"},
+        alerts=BUSY,
+        quick=True,
+    ),
+]

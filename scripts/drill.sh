@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Usage: drill.sh [NAME]... [--quick] [--driver pymongo|motor]... [--json FILE] [--report] [--list]
+#
+# Lets things fail on a native stack of its own (loopback, ports and a folder of its own, beside any other), under load,
+# and counts what that costs. Without names, everything. Ends with 1 where something was lost, wrong, or later than its
+# bounds. See docs/reliability.md.
+#
+#   --list         name all drills, and what they do
+#   --quick        those that the tests run
+#   --driver NAME  pymongo (default) or motor; may be given twice
+#   --json FILE    write all figures there
+#   --report       put the table into docs/reliability.md, too
+set -euo pipefail
+# shellcheck source=lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+for argument; do if [[ $argument == -h || $argument == --help ]]; then usage && exit; fi; done
+
+venv=$SLUICE_HOME/drill-venv
+python_path
+make_venv "$venv" "$root/api/requirements.lock" "$root/scripts/requirements.lock" "$root/drill/requirements.lock" \
+  "$root/bench/requirements.lock" # its plots
+case " $* " in
+  *" --list "*) ;;
+  *)
+    "$venv/bin/python" -m stack.install --mongod "$SLUICE_HOME/bin/mongod" nginx prometheus prometheus-nginx-exporter
+    export SLUICE_MONGOD=$SLUICE_HOME/bin/mongod
+    ;;
+esac
+exec "$venv/bin/python" -m drill "$@"
