@@ -49,7 +49,7 @@ class Sluice:
     machine with the same `app_name` and database. It is closed with the Sluice.
 
     `prepare` runs once, when MongoDB is first reached (indexes, schema), and again until it succeeds; the worker is
-    not ready before, and writes are refused.
+    not ready before, and `operation` refuses whatever may write.
 
     `async with` opens it, waits until MongoDB is reached, at most for `server_selection_timeout`, and closes it at the
     end. Whether or not MongoDB was there, it serves, or says why not. It raises what the driver raises for options that
@@ -255,8 +255,9 @@ class Sluice:
         if isinstance(pause, bool) or not isinstance(pause, int | float) or not 0 <= pause < math.inf:
             raise ValueError(f"pause={pause!r}: allowed is 0 or more, in seconds")
 
-        async def open_stream() -> ChangeStream:
-            options = {"pipeline": list(pipeline), "resume_after": resume_after, "full_document": full_document}
+        async def open_stream(token: Mapping[str, Any] | None) -> ChangeStream:
+            after = resume_after if token is None else token
+            options = {"pipeline": list(pipeline), "resume_after": after, "full_document": full_document}
             with self.operation(collection, "watch"):
                 return await self._client().watch(self.collection(collection), **options, max_await_time_ms=1)
 

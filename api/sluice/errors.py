@@ -81,7 +81,7 @@ class Abandoned(PoolError, WaitQueueTimeoutError):
 class NotPrepared(PoolError):
     """The database isn't as it must be before anything is written; the text says what is missing.
 
-    `prepare` raises it, and so does every write until `prepare` has succeeded.
+    `prepare` raises it, and so does `Sluice.operation` for whatever may write, until `prepare` has succeeded.
     """
 
 

@@ -57,7 +57,7 @@ class Reader:
         self._codec: CodecOptions[Document] = collection.codec_options
         raw: CodecOptions[Any] = collection.codec_options.with_options(document_class=RawBSONDocument)
         self._raw = collection.with_options(codec_options=raw)
-        self._projection = projection
+        self._projection = None if projection is None else dict(projection)
         self._coalescer: Coalescer[tuple[Key, Any], bytes | _Alone | None] = Coalescer(
             stats, limits or Limits(), self._fetch
         )

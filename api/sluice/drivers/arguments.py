@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from pymongo.errors import ConfigurationError, InvalidURI
 
 from sluice.options import Options, milliseconds
 from sluice.pool.turnstile import Turnstile
@@ -13,6 +17,23 @@ from sluice.statistics.snapshot import PoolStats
 def is_srv(options: Options) -> bool:
     """Whether DNS must be asked for the members; until it has answered there is nothing to connect to."""
     return options.url.startswith("mongodb+srv:")
+
+
+_QUOTED = re.compile(r"""(["'])(.*?)\1""")
+
+
+@contextmanager
+def without_secrets(url: str) -> Iterator[None]:
+    """The driver quotes parts of a connection string that it doesn't understand: of a password that has a `/`, say."""
+    try:
+        yield
+    except (InvalidURI, ConfigurationError, ValueError) as error:
+        hosts = url.partition("://")[2].partition("?")[0]
+
+        def hidden(quoted: re.Match[str]) -> str:
+            return "***" if quoted[2] and quoted[2] in hosts else quoted[0]
+
+        raise type(error)(_QUOTED.sub(hidden, str(error))) from None
 
 
 def client_arguments(options: Options, app_name: str) -> dict[str, Any]:

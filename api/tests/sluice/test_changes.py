@@ -232,3 +232,18 @@ async def test_a_pause_is_one(open_sluice: OpenSluice, pause: Any) -> None:
     sluice = await open_sluice(wait=False)
     with pytest.raises(ValueError, match="allowed is 0 or more, in seconds"):
         sluice.watch("orders", pause=pause)
+
+
+async def test_an_election_that_lasts_longer_than_the_driver_waits_loses_none(
+    open_sluice: OpenSluice, replica_set: ReplicaSet
+) -> None:
+    sluice = await open_sluice(server_selection_timeout=0.2)
+    other = await open_sluice(server_selection_timeout=30, database=sluice.database.name)
+    async with asyncio.timeout(60), watched(sluice) as changes:
+        await insert(other, 1)
+        assert keys(await some(changes, 1)) == [1]
+        waiting = asyncio.create_task(some(changes, 2))
+        primary = await asyncio.to_thread(replica_set.primary)
+        await asyncio.to_thread(replica_set.kill, primary)
+        await insert(other, 2, 3)
+        assert keys(await waiting) == [2, 3]

@@ -261,3 +261,17 @@ async def test_a_collection_is_the_same_for_the_same_options(open_sluice: OpenSl
 def test_limits_let_something_leave(limits: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Limits(**limits)
+
+
+@pytest.mark.parametrize(
+    "url", ["mongodb://app:ab/geheim@db1:27017/", "mongodb://app:ab@geheim@h/", "mongodb://h:geheim"]
+)
+async def test_what_may_be_a_part_of_a_password_is_in_no_error(options: Options, tmp_path: Path, url: str) -> None:
+    sluice = Sluice(replace(options, url=url), Slot.claim(tmp_path))
+    await sluice.open()
+    await until(lambda: "has not been reached" not in (sluice.reason or ""))
+    assert "geheim" not in str(sluice.reason)
+    with pytest.raises(PoolUnavailable) as refused:
+        sluice.collection("things")
+    assert "geheim" not in str(refused.value)
+    await sluice.close()

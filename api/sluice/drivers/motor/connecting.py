@@ -12,7 +12,7 @@ from pymongo import _csot
 from pymongo.synchronous.pool import Pool
 
 from sluice.changes import ChangeStream
-from sluice.drivers.arguments import client_arguments, is_srv, make_turnstile
+from sluice.drivers.arguments import client_arguments, is_srv, make_turnstile, without_secrets
 from sluice.drivers.connected import CLOSING, Client, Collection, Connected, Database, MemberPool, Session, StatsOf
 from sluice.drivers.members import Address, eligible, name_of
 from sluice.drivers.motor.framework import client_class
@@ -48,7 +48,8 @@ class Motor:
         """Construct Motor's client in a thread, since that may read files and resolve names."""
         arguments = client_arguments(self._options, self._app_name) | {"_pool_class": self._make_pool}
         make, loop = client_class(self._threads.run), asyncio.get_running_loop()
-        self._client = await asyncio.to_thread(make, **arguments, io_loop=loop)
+        with without_secrets(self._options.url):
+            self._client = await asyncio.to_thread(make, **arguments, io_loop=loop)
         if is_srv(self._options):
             try:
                 await self._client._connect()

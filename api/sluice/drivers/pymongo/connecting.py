@@ -11,7 +11,7 @@ import pymongo
 from pymongo.asynchronous.pool import Pool
 
 from sluice.changes import ChangeStream
-from sluice.drivers.arguments import client_arguments, is_srv, make_turnstile
+from sluice.drivers.arguments import client_arguments, is_srv, make_turnstile, without_secrets
 from sluice.drivers.connected import CLOSING, Client, Collection, Connected, Database, MemberPool, Session, StatsOf
 from sluice.drivers.members import Address, eligible, name_of
 from sluice.drivers.pymongo.client import AsyncClient
@@ -38,7 +38,8 @@ class PyMongo:
         self.pools: dict[str, MemberPool] = {}
         self._options = options
         self._stats_of = stats_of
-        self._client = AsyncClient(**client_arguments(options, app_name), _pool_class=self._make_pool)
+        with without_secrets(options.url):
+            self._client = AsyncClient(**client_arguments(options, app_name), _pool_class=self._make_pool)
 
     async def open(self) -> None:
         if is_srv(self._options):
