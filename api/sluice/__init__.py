@@ -5,6 +5,7 @@ An application opens a `Sluice` with its `Options` in each worker, and uses its 
 went, `statistics` are what the workers know. Everything that may be relied on is here, or in these three modules.
 """
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from sluice import deadline, statistics, timings
@@ -34,7 +35,7 @@ from sluice.readiness import Prepare
 from sluice.statistics.slots import Slot
 
 if TYPE_CHECKING:
-    from sluice.statistics.metrics import SluiceCollector as SluiceCollector  # not in __all__: it needs an extra
+    from sluice.statistics.metrics import SluiceCollector as SluiceCollector
 
 __all__ = [
     "NOTHING_WRITTEN",
@@ -67,6 +68,8 @@ __all__ = [
     "url_options",
     "write_error",
 ]
+if find_spec("prometheus_client"):  # what needs an extra isn't offered without it
+    __all__ += ["SluiceCollector"]
 
 
 def __getattr__(name: str) -> Any:

@@ -28,7 +28,7 @@ class MemberSummary:
 
 
 STATUS_LASTS = 20.0
-"""Seconds for which a member's status is shown. One is taken every 5 s, and the worker that asks may be replaced."""
+"""Seconds for which the status that a worker took is shown after its end: one is taken every 5 s, by one of them."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,9 +69,12 @@ def server_view(snapshots: Iterable[WorkerSnapshot]) -> list[MemberStatus]:
     """The newest status of each member, whichever worker asked for it, and though it may have been replaced since."""
     newest: dict[str, MemberStatus] = {}
     valid_from = time.time() - STATUS_LASTS
-    for status in (status for snapshot in snapshots for status in snapshot.members):
-        if status.taken_at > max(valid_from, newest[status.member].taken_at if status.member in newest else 0):
-            newest[status.member] = status
+    for snapshot in snapshots:
+        for status in snapshot.members:
+            if not snapshot.alive and status.taken_at < valid_from:
+                continue
+            if status.member not in newest or newest[status.member].taken_at < status.taken_at:
+                newest[status.member] = status
     return [newest[member] for member in sorted(newest)]
 
 
