@@ -13,34 +13,30 @@ from stack import grafana_server, nginx
 from stack.home import ROOT, StackError
 from stack.install import find
 from stack.layout import Layout
+from stack.loaded import Loaded, digest
 from stack.programs import FILES, api_settings, programs
 from stack.supervisord_conf import supervisord_conf
 
 
-def configure(layout: Layout, settings: Settings) -> set[str]:
+def configure(layout: Layout, settings: Settings) -> Loaded:
     """Write everything that the services read, below the stack's home. Raises `StackError`.
 
-    Returns the programs that a reload gives what has changed.
+    Returns which of the programs that a reload gives what has changed have read it.
     """
     for folder in (layout.logs, layout.home / "run", layout.home / "prometheus"):
         folder.mkdir(parents=True, exist_ok=True)
     layout.make_shared()
     for port in layout.mongo:
         (layout.home / "data" / str(port.number)).mkdir(parents=True, exist_ok=True)
-    before = _state(layout)
     _nginx(layout, settings)
     _prometheus(layout)
     _write_secret(layout.api_settings, api_settings(settings))
     text = supervisord_conf(layout, programs(layout, settings))
     _write_secret(layout.supervisor, text)
-    return {name for name, state in _state(layout).items() if state != before[name]}
-
-
-def _state(layout: Layout) -> dict[str, list[tuple[Path, bytes]]]:
-    """What is read again at a reload, by program."""
-    conf = layout.home / "nginx" / "conf"
-    files = {"api": [layout.api_settings], "nginx": sorted(conf.rglob("*.conf"))}
-    return {name: [(path, path.read_bytes()) for path in paths if path.is_file()] for name, paths in files.items()}
+    loaded = Loaded(layout.home / "run")
+    loaded.configured("api", digest([layout.api_settings]))
+    loaded.configured("nginx", digest((layout.home / "nginx" / "conf").rglob("*.conf")))
+    return loaded
 
 
 def _write_secret(path: Path, text: str) -> None:

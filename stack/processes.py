@@ -75,6 +75,17 @@ def orphans(processes: Sequence[Process], manager: Process) -> list[Process]:
     return [each for each in processes if each.pid not in known]
 
 
+def since_boot() -> float:
+    """Seconds, those in which the machine slept too: the clock by which processes are started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def started(pid: int) -> float | None:
+    """When this process was started, in seconds since the machine was booted; None if it has ended."""
+    state = _state(pid)
+    return None if state is None else int(state[1]) / os.sysconf("SC_CLK_TCK")
+
+
 def at_work(home: Path) -> list[Process]:
     """The up.sh that are at work on this stack, but for this process."""
     return [

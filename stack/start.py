@@ -19,6 +19,9 @@ from stack.readiness import all_targets_up, answers
 from stack.stop import end_leftovers, end_orphans
 from stack.supervise import Supervisor, wait_until
 
+RELOAD_SECONDS = 60
+"""For new workers to come up, beside what old ones may take to end."""
+
 
 def start(layout: Layout, settings: Settings) -> None:
     """Bring everything up, or what changed settings concern where it runs. Raises `StackError`."""
@@ -32,8 +35,8 @@ def start(layout: Layout, settings: Settings) -> None:
     if grafana:
         grafana_server.password(layout).parent.mkdir(mode=0o700, exist_ok=True)
         make_grafana_password(grafana_server.password(layout).parent)
-    changed = configure(layout, settings)
-    running = supervisor.start(inherited())
+    loaded = configure(layout, settings)
+    supervisor.start(inherited())
     say(f"MongoDB: three members on ports {', '.join(str(port.number) for port in layout.mongo)}")
     # Prometheus this early, since it takes 5 s before it looks at its targets.
     supervisor.launch(*(f"mongod-{port.number}" for port in layout.mongo), "prometheus")
@@ -41,9 +44,11 @@ def start(layout: Layout, settings: Settings) -> None:
     say(f"API: Gunicorn on port {layout.api.number}")
     say(f"nginx on port {layout.http.number}, Prometheus on port {layout.prometheus.number}")
     supervisor.launch("api", "nginx")
-    for name in sorted(changed & running):
-        say(f"{name}: reloading changed settings")
-        _reload(layout, supervisor, name)
+    for name in ("api", "nginx"):
+        if not loaded.has(name, pid := supervisor.pid(name)):
+            say(f"{name}: reloading changed settings")
+            _reload(layout, supervisor, name, settings.graceful_timeout + RELOAD_SECONDS)
+            loaded.note(name, pid)
     supervisor.launch("nginx-exporter")  # it ends where it finds no nginx
     supervisor.launch("log-rotation")
     _wait_for_api(layout, supervisor)
@@ -68,7 +73,7 @@ def _wait_for_api(layout: Layout, supervisor: Supervisor) -> None:
     wait_until(ready, 60, f"the API is not ready; see {layout.logs / 'api.log'}")
 
 
-def _reload(layout: Layout, supervisor: Supervisor, name: str) -> None:
+def _reload(layout: Layout, supervisor: Supervisor, name: str, seconds: float) -> None:
     """Wait until none of the old workers takes anything new: those of nginx that still answer say so in their title."""
     master = supervisor.pid(name)
 
@@ -79,7 +84,7 @@ def _reload(layout: Layout, supervisor: Supervisor, name: str) -> None:
 
     old = workers()
     supervisor.reload(name)
-    wait_until(lambda: bool(workers() - old) and not workers() & old, 60, f"{name} does not reload")
+    wait_until(lambda: bool(workers() - old) and not workers() & old, seconds, f"{name} does not reload")
 
 
 def _initiate(layout: Layout, database: str) -> None:

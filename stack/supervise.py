@@ -73,34 +73,28 @@ class Supervisor:
             return False
         return True
 
-    def start(self, environment: Mapping[str, str]) -> set[str]:
-        """Start supervisord in this environment, or let the running one read a changed configuration.
-
-        Returns the programs that go on running as they were.
-        """
+    def start(self, environment: Mapping[str, str]) -> None:
+        """Start supervisord in this environment, or let the running one read a changed configuration."""
         if self.alive:
-            changed = self._reload()
-            return {name for name, state in self.states().items() if state == RUNNING} - changed
+            self._reread()
+            return
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._home.supervisor)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode != 0:
             raise StackError(f"supervisord does not start: {(done.stderr or done.stdout).strip()}")
         wait_until(lambda: self.alive, 10, "supervisord does not answer")
-        return set()
 
-    def _reload(self) -> set[str]:
+    def _reread(self) -> None:
         added, changed, removed = self._rpc.reloadConfig()[0]
         for name in [*changed, *removed]:
             self._rpc.stopProcessGroup(name)
             self._rpc.removeProcessGroup(name)
         for name in [*changed, *added]:
             self._rpc.addProcessGroup(name)
-        return {*changed, *added}
 
-    def reload(self, name: str) -> int:
-        """Let a program read its configuration again (SIGHUP); its process id."""
+    def reload(self, name: str) -> None:
+        """Let a program read its configuration again (SIGHUP)."""
         self._rpc.signalProcess(name, "HUP")
-        return self.pid(name)
 
     def states(self) -> dict[str, str]:
         """Each program's state (`RUNNING`, `STARTING`, `BACKOFF`, `FATAL`, …)."""

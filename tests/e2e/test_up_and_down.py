@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from whole_stack import ROOT, Stack, kill
+from whole_stack import ROOT, Stack, kill, until
 
 
 @pytest.fixture
@@ -43,6 +45,26 @@ def test_changed_settings_apply_when_it_is_run_again(stack: Stack) -> None:
     stack.wait_for_workers()
     assert stack.stats()["pool_config"]["max_pool_size"] == 100
     assert [stack.pid(f"mongod-{port.number}") for port in stack.layout.mongo] == members
+
+
+def test_a_reload_that_was_missed_is_made_up_for(stack: Stack) -> None:
+    driver = stack.stats()["driver"]
+    given = ("--driver", driver)
+    up = subprocess.Popen(
+        [str(ROOT / "scripts/up.sh"), "-d", *given],
+        env=stack.environment | {"MAX_POOL_SIZE": "60", "MAX_BODY_BYTES": "2000"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    until(lambda: '"MAX_POOL_SIZE": "60"' in stack.layout.api_settings.read_text())
+    os.killpg(up.pid, signal.SIGINT)  # the files are written, and nobody has read them yet
+    assert up.wait(timeout=60) == 130
+    assert stack.stats()["pool_config"]["max_pool_size"] == 100
+    stack.up(*given, MAX_POOL_SIZE="60", MAX_BODY_BYTES="2000")
+    stack.wait_for_workers()
+    assert stack.stats()["pool_config"]["max_pool_size"] == 60
+    assert stack.http.post("/users", content=b" " * 3_000).status_code == 413
+    stack.up(*given)
+    stack.wait_for_workers()
 
 
 def test_after_the_process_manager_was_killed_up_starts_everything_anew(stack: Stack, user_ids: list[str]) -> None:
