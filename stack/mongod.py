@@ -14,6 +14,10 @@ OPLOG_PATIENCE = 1
 """Seconds, beside half of the election timeout, that a secondary waits for a member that has gone silent before it
 copies from another one. Nothing has a majority meanwhile; MongoDB's own 5 are counted twice."""
 
+TRANSACTION_SECONDS = 15
+"""How long a transaction may take: a little more than a request. One whose client was killed holds what it has written
+until then, and half as long again; MongoDB's own limit is 60."""
+
 
 def find_mongod() -> Path:
     """`SLUICE_MONGOD`, the one that the scripts install, or one on PATH. Raises `FileNotFoundError`."""
@@ -44,6 +48,7 @@ def mongod_command(
     given = {
         "shutdownTimeoutMillisForSignaledShutdown": shutdown_ms,
         "oplogNetworkTimeoutBufferSeconds": OPLOG_PATIENCE,
+        "transactionLifetimeLimitSeconds": TRANSACTION_SECONDS,
         **(parameters or {}),
     }
     return [

@@ -348,8 +348,7 @@ class Sluice:
             now = loop.time()
             worst = max(worst, now - before - TICK)
             if self._connected is not None:
-                for pool in self._failover.deposed(self._connected):
-                    await pool.interrupt()
+                await self._interrupt_what_waits_in_vain(self._connected)
             if _is_over(self._attempt) and self._readiness.is_due(self.ready):
                 self._attempt = asyncio.create_task(self._readiness.attempt(), name="sluice-reach")
             if now - observed >= OBSERVE_EVERY and _is_over(self._observation):
@@ -358,6 +357,13 @@ class Sluice:
             if now - published >= PUBLISH_EVERY:
                 published, self._statistics.loop_lag, worst = now, worst, 0.0
                 self.publish()
+
+    async def _interrupt_what_waits_in_vain(self, connected: Connected) -> None:
+        for pool in self._failover.deposed(connected):
+            try:
+                await pool.interrupt()
+            except Exception:  # the heart beats on
+                log.exception("the connections of a member that is silent could not be closed")
 
     async def _observe(self) -> None:
         if await self._view.refresh(list(self.roles())):

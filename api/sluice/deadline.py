@@ -133,6 +133,9 @@ class limit:  # noqa: N801 used like asyncio.timeout, and for every request: a g
         if self.over or self._deadline.asker.wrote:
             return
         self._deadline.asker.gone = True
+        if self._deadline.asker.wrote:  # by a thread, between the two looks
+            self._deadline.asker.gone = False
+            return
         for wait in self._deadline.asker.waits:
             if not wait.done():
                 wait.set_exception(_abandoned())
@@ -258,13 +261,13 @@ def stamp(command: MutableMapping[str, Any]) -> None:
     deadline = _running()
     if deadline is None or (name := next(iter(command))) in CLEAN_UP:
         return
+    if name not in READING:  # before the look at `gone`, which another thread may set
+        deadline.asker.wrote = True
     left = int((deadline.when - deadline.margin - time.monotonic()) * 1000)
     if left <= 0 or deadline.asker.gone:
         # One of the server's errors: the driver would close the connection after any other.
         message = "not sent: " + ("whoever asked has gone" if deadline.asker.gone else "the request's time is used up")
         answer = {"ok": 0, "errmsg": message, "code": MAX_TIME_EXPIRED, "errorLabels": [NOTHING_WRITTEN]}
         raise ExecutionTimeout(message, MAX_TIME_EXPIRED, answer)
-    if name not in READING:
-        deadline.asker.wrote = True
     own = command.get("maxTimeMS")
     command["maxTimeMS"] = min(own, left) if own else left

@@ -167,8 +167,10 @@ def test_labels_are_documented_as_they_are_exported(tmp_path: Path) -> None:
 
 
 def kinds_of_problem() -> list[Kind]:
-    modules = [import_module(f"app.{name}") for name in ("http.problems", "http.errors", "observe.health")]
-    return [value for module in modules for value in vars(module).values() if isinstance(value, Kind)]
+    paths = [path.relative_to(ROOT / "api").with_suffix("") for path in sorted((ROOT / "api/app").rglob("*.py"))]
+    modules = [import_module(".".join(path.parts).removesuffix(".__init__")) for path in paths]
+    found = {value.type: value for module in modules for value in vars(module).values() if isinstance(value, Kind)}
+    return list(found.values())
 
 
 def test_nginx_and_the_api_give_a_problem_the_same_title() -> None:

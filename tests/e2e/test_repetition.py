@@ -86,3 +86,23 @@ def test_only_what_reads_is_sent_a_second_time(nginx: str, api: Deaf, method: st
     if method != "HEAD":
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "times"),
+    [
+        ("POST", [("Idempotency-Key", "a")], 3),
+        ("POST", [("Idempotency-Key", "a"), ("Idempotency-Key", "b")], 3),  # refused by the API, each time
+        ("POST", [("Idempotency-Key", "")], 1),
+        ("POST", [("Idempotency_Key", "a")], 1),
+        ("PATCH", [("Idempotency-Key", "a")], 1),
+        ("DELETE", [("Idempotency-Key", "a")], 1),
+    ],
+)
+@pytest.mark.parametrize("path", ["/users", "/users/bulk"])
+def test_a_create_with_a_key_is_sent_a_second_time(
+    nginx: str, api: Deaf, path: str, method: str, key: list[tuple[str, str]], times: int
+) -> None:
+    answer = httpx.request(method, f"{nginx}{path}", headers=[*key, ("Content-Length", "0")])
+    assert api.seen == [method] * times
+    assert answer.status_code == 503

@@ -8,16 +8,18 @@ again. After draft-ietf-httpapi-idempotency-key-header-07.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel
-from pymongo import ASCENDING, IndexModel
+from pydantic import BaseModel, SecretBytes, SecretStr
+from pymongo import ASCENDING, IndexModel, ReadPreference
 from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
 from app.data.collections import ensure
+from app.http import problems
 from app.http.idempotency_key import HEADER
 from app.http.problems import Kind, Problem
 from sluice import Sluice
@@ -65,12 +67,15 @@ class Once:
         """What `work(session)` answers, or what it answered the first time; `answers` is its class.
 
         The session is None where there is no key. With one, all that `work` does goes by it, since that is one
-        transaction, which is done again where it met another one. Raises `Problem` (422) for a key of another request,
-        and what `work` raises; then nothing is kept, and the request may be repeated.
+        transaction, which is done again where it met another one. Raises `Problem` (422 for a key of another request,
+        501 where MongoDB has no transactions) and what `work` raises; then nothing is kept, and the request may be
+        repeated.
         """
         if self._key is None:
             return await work(None)
-        request = hashlib.sha256(f"{self._route}\n{body.model_dump_json(warnings=False)}".encode()).digest()
+        if "Standalone" in self._sluice.roles().values():
+            raise Problem(problems.NOT_IMPLEMENTED, f"{HEADER}: allowed where MongoDB is a replica set only")
+        request = digest(self._route, body)
 
         async def first_time(session: AsyncClientSession) -> Answer:
             answer = await work(session)
@@ -84,18 +89,66 @@ class Once:
                 await self._sluice.collection(COLLECTION).insert_one(record, session=session)
             return answer
 
-        try:
-            return await self._sluice.with_transaction(first_time)
-        except DuplicateKeyError:  # of the key, or of what the first request with it has created
+        taken: DuplicateKeyError | None = None
+        for _ in range(2):  # once more, for the first request may have been undone between the two looks
+            try:
+                return await self._sluice.with_transaction(first_time)
+            except DuplicateKeyError as error:  # of the key, or of what the first request with it has created
+                taken = error
             earlier = await self._earlier()
             if earlier is None:
-                raise
-        if earlier["request"] != request:
-            raise Problem(OTHER_REQUEST, f"{HEADER}: allowed is a new one for another body or another address")
-        return answers.model_validate(earlier["answer"])
+                continue
+            if earlier["request"] != request:
+                raise Problem(OTHER_REQUEST, f"{HEADER}: allowed is a new one for another body or another address")
+            return answers.model_validate(earlier["answer"])
+        assert taken is not None  # noqa: S101
+        raise taken
 
     async def _earlier(self) -> Document | None:
         """Of the first request with this key, surely kept by a majority: it may have been committed a moment ago."""
-        collection = self._sluice.collection(COLLECTION).with_options(read_concern=ReadConcern("linearizable"))
+        collection = self._sluice.collection(COLLECTION).with_options(
+            read_concern=ReadConcern("linearizable"), read_preference=ReadPreference.PRIMARY
+        )
         with self._sluice.operation(COLLECTION, "find_one"):
             return await collection.find_one({"_id": self._key})
+
+
+def digest(route: str, body: BaseModel) -> bytes:
+    """Tells requests apart; the order of a body's fields doesn't. Raises `Problem` (422) for one nested too deeply.
+
+    It takes whatever JSON may be in there, valid or not: a bulk's items are judged one by one, later.
+    """
+    try:
+        text = _json(body)
+    except TypeError:  # keys that are no text
+        text = _json(_with_text_keys(body))
+    except RecursionError:
+        raise Problem(problems.INVALID, "the body is nested too deeply") from None
+    return hashlib.sha256(f"{route}\n{text}".encode()).digest()
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, default=_plain)
+
+
+def _with_text_keys(value: object) -> object:
+    match value:
+        case BaseModel():
+            return _with_text_keys(_plain(value))
+        case dict():
+            return {str(key): _with_text_keys(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_with_text_keys(each) for each in value]
+    return value
+
+
+def _plain(value: object) -> object:
+    """What isn't JSON, as what is."""
+    match value:
+        case BaseModel():
+            return {**vars(value), **(value.model_extra or {})}
+        case set() | frozenset():
+            return sorted(_json(each) for each in value)
+        case SecretStr() | SecretBytes():
+            return str(value.get_secret_value())
+    return str(value)

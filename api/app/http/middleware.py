@@ -8,7 +8,8 @@ import re
 import time
 from collections.abc import Callable, Iterable
 
-from starlette.requests import HTTPConnection, Request
+from pymongo.errors import ExecutionTimeout
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http import context, errors, problems
@@ -22,6 +23,8 @@ _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-
 MOST_BACKSLASHES = 16
 """In a Cookie header; one of more is left out."""
 
+GIVEN_UP = (Abandoned, ExecutionTimeout, ClientDisconnect)
+"""What a request raises that is given up, since whoever asked has gone. Anything else is told as ever."""
 LIMIT = "sluice.limit"
 """Where a scope has its request's `deadline.limit`."""
 ANSWER = "sluice.answer"
@@ -196,7 +199,7 @@ class Deadline:
         async with limit:
             try:
                 await self.app(scope, receive, send_and_lift)
-            except Exception as error:
+            except GIVEN_UP as error:
                 if limit.abandoned:
                     raise Abandoned("whoever asked has gone") from error
                 raise

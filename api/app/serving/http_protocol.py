@@ -28,6 +28,8 @@ MOST_HEAD = 65_536
 LAST_CHUNK = b"0\r\n\r\n"
 LAST_LOOK = 0.02
 """Seconds that an idle connection's last request may be late."""
+FIRST_REQUEST = 1.0
+"""Seconds that a new connection gets for its first request when its worker has left."""
 
 _REQUEST_ID = re.compile(rb"\r\nx-request-id: ?([^\r\n]{1,128})\r\n", re.IGNORECASE)
 
@@ -138,12 +140,17 @@ class HttpProtocol(OneWriteProtocol):
     def shutdown(self) -> None:
         """Let what is under way come to its end, but for streams of events: they have none, so it is now.
 
-        Their clients come back to another worker.
+        Their clients come back to another worker. A connection that had no request since the worker began to leave is
+        closed; one that had none at all was opened for one, which may be on its way.
         """
-        self.leave()
         cycle = self.cycle
-        if cycle is None or cycle.response_complete:
+        if cycle is None:
+            self._close_when_idle(min(FIRST_REQUEST, self.timeout_keep_alive))
             return
+        if cycle.response_complete:
+            self._close_when_idle(LAST_LOOK)
+            return
+        self.leave()
         if is_event_stream(cast("Scope", cycle.scope).get(ANSWER, ())):
             if cycle.chunked_encoding:
                 self.transport.write(LAST_CHUNK)
@@ -156,6 +163,7 @@ class HttpProtocol(OneWriteProtocol):
         self._close_when_idle(LAST_LOOK)
 
     def _close_when_idle(self, seconds: float) -> None:
+        self._unset_keepalive_if_required()
         close = super().timeout_keep_alive_handler
         self.timeout_keep_alive_task = self.loop.call_later(seconds, close)
 

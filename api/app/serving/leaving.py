@@ -58,5 +58,8 @@ class PatientServer(Server):
         old = set(connections)
         for connection in old:
             cast("Leaver", connection).leave()
-        while old & connections and time.monotonic() < limit and not self.force_exit:  # noqa: ASYNC110
+        looks = 0
+        while old & connections and time.monotonic() < limit and not self.force_exit:
+            await self.on_tick(looks)  # the time of day in answers, and a sign of life for Gunicorn
             await asyncio.sleep(LOOK)  # uvicorn's set tells nobody
+            looks += 1

@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
 import uuid
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import BaseModel, ConfigDict, SecretStr
 from pymongo import MongoClient
 
+from app.data.idempotency import digest
+from app.main import create_app
+from app.settings.model import Settings
+from stack.free_ports import free_ports
+from stack.mongod import TRANSACTION_SECONDS, find_mongod, mongod_command
 from stack.replica_set import ReplicaSet
-from tests.app.conftest import Service
+from tests.app.conftest import Client, Service
 
 NEW = {"email": "ada@example.org", "name": "Ada"}
 
 
 def with_key(key: str = "") -> dict[str, str]:
     return {"Idempotency-Key": key or str(uuid.uuid4())}
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+@pytest.fixture(params=[True, False], ids=["with a key", "without"])
+def keyed(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
 
 
 def same(first: httpx.Response, second: httpx.Response) -> bool:
@@ -100,6 +121,60 @@ async def test_a_key_is_printable_and_short(service: Service, key: str) -> None:
     assert refused.json()["errors"][0]["field"] == "header.Idempotency-Key"
 
 
+@pytest.mark.parametrize(
+    ("body", "statuses"),
+    [
+        ({"users": [{"email": "a@example.org", "name": "\ud800"}, NEW]}, [422, 201]),
+        ({"users": [{"email": "a@example.org", "\ud800": 1}, NEW]}, [422, 201]),
+        ({"users": [{"email": "a@example.org", "name": "A", "more": nested(300)}, NEW]}, [422, 201]),
+        ({"users": [nested(300), NEW]}, [422, 201]),
+    ],
+    ids=["lone surrogate", "lone surrogate as a name", "nested", "nested alone"],
+)
+async def test_an_odd_item_of_a_bulk_fails_alone(
+    service: Service, body: dict[str, Any], statuses: list[int], keyed: bool
+) -> None:
+    headers = {"Content-Type": "application/json", **(with_key() if keyed else {})}
+    for _ in range(2 if keyed else 1):
+        answer = await service.http.post("/users/bulk", content=json.dumps(body), headers=headers)
+        assert (answer.status_code, [item["status"] for item in answer.json()["items"]]) == (207, statuses)
+
+
+async def test_the_order_of_fields_is_none_of_the_requests(service: Service) -> None:
+    headers = with_key()
+    first = await service.http.post("/users/bulk", json={"users": [NEW]}, headers=headers)
+    again = await service.http.post("/users/bulk", json={"users": [dict(reversed(NEW.items()))]}, headers=headers)
+    assert first.status_code == 201
+    assert same(first, again)
+
+
+class Odd(BaseModel):
+    """Of everything that a body may be parsed to."""
+
+    model_config = ConfigDict(extra="allow")
+
+    when: datetime = datetime(2024, 1, 1, tzinfo=UTC)
+    tags: frozenset[str] = frozenset()
+    secret: SecretStr = SecretStr("")
+    by_id: dict[uuid.UUID, int] = {}
+    raw: bytes = b""
+    inner: Odd | None = None
+
+
+def test_whatever_differs_makes_another_request() -> None:
+    one = uuid.UUID(int=1)
+    requests = [
+        Odd(), Odd(when=datetime(2025, 1, 1, tzinfo=UTC)), Odd(tags=frozenset("ab")), Odd(tags=frozenset("ac")),
+        Odd(secret=SecretStr("a")), Odd(secret=SecretStr("b")), Odd(by_id={one: 1}), Odd(by_id={one: 2}),
+        Odd(raw=b"\xff"), Odd(inner=Odd()), Odd(inner=Odd(raw=b"x")), Odd.model_validate({"more": 1}),
+    ]  # fmt: skip
+    assert len({digest("POST /users", request) for request in requests}) == len(requests)
+    assert digest("POST /users", requests[0]) != digest("POST /others", requests[0])
+    for request in requests:
+        if request.raw != b"\xff" and not request.secret:  # JSON has no word for the one, and hides the other
+            assert digest("", Odd.model_validate_json(request.model_dump_json())) == digest("", request)
+
+
 async def test_a_route_that_takes_no_key_is_not_asked_with_one(service: Service) -> None:
     asked = []
 
@@ -124,3 +199,88 @@ async def test_a_key_is_forgotten_in_time(service: Service, replica_set: Replica
         day = timedelta(seconds=service.app.state.settings.idempotency_key_ttl)
         assert abs(record["expires_at"] - datetime.now(UTC) - day) < timedelta(minutes=5)
         assert keys.index_information()["expires_at"]["expireAfterSeconds"] == 0
+
+
+async def test_what_a_client_that_was_killed_held_is_done_once_the_server_has_given_it_up(
+    service: Service, replica_set: ReplicaSet
+) -> None:
+    """Killed between insert and commit: nobody ends that transaction but the server."""
+    database = service.app.state.settings.database_name
+    limit = "transactionLifetimeLimitSeconds"
+    with MongoClient[dict[str, Any]](replica_set.url) as killed:
+        before = killed.admin.command({"getParameter": 1, limit: 1})[limit]
+        assert before == TRANSACTION_SECONDS
+        killed.admin.command({"setParameter": 1, limit: 1})
+        try:
+            session = killed.start_session()
+            session.start_transaction()
+            now = datetime.now(UTC)
+            user: dict[str, Any] = {
+                **NEW,
+                "age": None,
+                "city": None,
+                "tags": [],
+                "created_at": now,
+                "updated_at": now,
+                "version": 1,
+            }
+            killed[database]["users"].insert_one(user, session=session)
+            killed[database]["idempotency_keys"].insert_one(
+                {"_id": "held", "request": b"", "answer": {}, "expires_at": now}, session=session
+            )
+            answer = await service.http.post("/users", json=NEW, headers=with_key("held"))
+        finally:
+            killed.admin.command({"setParameter": 1, limit: before})
+    assert answer.status_code == 201
+    assert await count(service) == 1
+
+
+@pytest.mark.parametrize(
+    "options", ["readPreference=secondaryPreferred", "readPreference=nearest", "readConcernLevel=available"]
+)
+@pytest.mark.parametrize("driver", ["pymongo", "motor"])
+async def test_single_reads_may_be_of_another_kind(
+    replica_set: ReplicaSet, driver: str, settings: Callable[..., Settings], client: Client, options: str
+) -> None:
+    """What the connection string says of them holds for no transaction, nor for the look at a key."""
+    database = f"test_{uuid.uuid4().hex[:8]}"
+    url = f"{replica_set.url}&{options}"
+    app = create_app(settings(mongodb_url=url, mongodb_driver=driver, database_name=database, min_pool_size=0))
+    try:
+        async with app.router.lifespan_context(app), client(app) as http:
+            assert await app.state.sluice.wait_until_prepared(20)
+            for path, body in (("/users", NEW), ("/users/bulk", {"users": [{"email": "b@example.org", "name": "B"}]})):
+                headers = with_key()
+                answers = [await http.post(path, json=body, headers=headers) for _ in range(20)]
+                assert {answer.status_code for answer in answers} == {201}
+                assert all(same(answers[0], answer) for answer in answers)
+    finally:
+        with MongoClient[dict[str, Any]](replica_set.url) as database_client:
+            database_client.drop_database(database)
+
+
+@pytest.fixture(scope="module")
+def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server that is no member of a set; its address."""
+    (port,) = free_ports(1)
+    data = tmp_path_factory.mktemp("standalone")
+    command = mongod_command(
+        find_mongod(), port, data=data, log=data / "log", cache_gb=0.25, shutdown_ms=0, replica_set=None
+    )
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    yield f"mongodb://127.0.0.1:{port}"
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("driver", ["pymongo", "motor"])
+async def test_without_transactions_a_key_is_refused_in_words(
+    standalone: str, driver: str, settings: Callable[..., Settings], client: Client
+) -> None:
+    app = create_app(settings(mongodb_url=standalone, mongodb_driver=driver, database_name=driver, min_pool_size=0))
+    async with app.router.lifespan_context(app), client(app) as http:
+        assert await app.state.sluice.wait_until_prepared(20)
+        refused = await http.post("/users", json=NEW, headers=with_key())
+        assert (refused.status_code, refused.json()["type"]) == (501, "/problems/not-implemented")
+        assert "Idempotency-Key" in refused.json()["detail"]
+        assert (await http.post("/users", json=NEW)).status_code == 201

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import re
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -43,10 +45,10 @@ class Gate:
 class Worker:
     """A server that serves until it is told to leave."""
 
-    def __init__(self, gate: Gate, listening: socket.socket) -> None:
+    def __init__(self, gate: Gate, listening: socket.socket, *, keep_alive: int, graceful: int) -> None:
         config = uvicorn.Config(
-            gate, http=HttpProtocol, lifespan="off", log_level="error",
-            timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=20,
+            gate, http=HttpProtocol, lifespan="off", log_config=None,
+            timeout_keep_alive=keep_alive, timeout_graceful_shutdown=graceful,
         )  # fmt: skip
         self.server = PatientServer(config)
         self.address = listening.getsockname()
@@ -71,8 +73,14 @@ async def gate() -> Gate:
 
 @pytest.fixture
 async def worker(gate: Gate) -> AsyncIterator[Worker]:
+    async with serving(gate, keep_alive=KEEP_ALIVE, graceful=20) as worker:
+        yield worker
+
+
+@contextlib.asynccontextmanager
+async def serving(gate: Gate, *, keep_alive: int, graceful: int) -> AsyncIterator[Worker]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        worker = Worker(gate, listening)
+        worker = Worker(gate, listening, keep_alive=keep_alive, graceful=graceful)
         while not worker.server.started:
             await asyncio.sleep(0.01)
         yield worker
@@ -85,6 +93,10 @@ def says_close(answer: bytes) -> bool:
     assert head.startswith(b"HTTP/1.1 200 ")
     assert body == b"soit"
     return b"connection: close" in head
+
+
+async def receive_late(client: socket.socket) -> bytes:
+    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 1_024), 20)
 
 
 async def whole(client: socket.socket) -> bytes:
@@ -160,3 +172,32 @@ async def test_a_connection_that_was_just_made_is_not_closed_before_its_first_re
                 await asyncio.sleep(0.01)
             await ask(client, "/")
             assert says_close(await receive_all(client))
+
+
+async def test_connections_that_may_be_idle_for_longer_than_a_leave_lasts_are_closed_at_its_end(
+    gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(gate, keep_alive=60, graceful=6) as worker:
+        with contextlib.closing(await worker.connect()) as idle, contextlib.closing(await worker.connect()) as unused:
+            await ask(idle, "/")
+            await whole(idle)
+            started = time.monotonic()
+            await worker.leave()
+            assert [await receive_late(client) for client in (idle, unused)] == [b"", b""]
+            await worker.task
+    assert 2.9 < time.monotonic() - started < 5  # half of what it has, and a moment
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_answers_tell_the_time_of_day_while_it_leaves(gate: Gate) -> None:
+    async with serving(gate, keep_alive=60, graceful=60) as worker:
+        with contextlib.closing(await worker.connect()) as idle:
+            await ask(idle, "/")
+            await whole(idle)
+            await worker.leave()
+            dates: set[bytes] = set()
+            async with asyncio.timeout(10):
+                while len(dates) < 3:
+                    with contextlib.closing(await worker.connect()) as client:
+                        await ask(client, "/")
+                        dates |= set(re.findall(rb"date: (.*)\r\n", await receive_all(client)))

@@ -12,6 +12,7 @@ from pymongo import _csot
 from pymongo.synchronous.pool import Pool
 
 from sluice.changes import ChangeStream
+from sluice.drivers import transactions
 from sluice.drivers.arguments import client_arguments, is_srv, make_turnstile, without_secrets
 from sluice.drivers.connected import CLOSING, Client, Collection, Connected, Database, MemberPool, Session, StatsOf
 from sluice.drivers.members import Address, eligible, name_of
@@ -89,13 +90,16 @@ class Motor:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        async with await self._client.start_session() as session:
+        options = transactions.options(self._client.read_concern)
+        async with await self._client.start_session(default_transaction_options=options) as session:
             yield session
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:
-        async with await self._client.start_session() as session, session.start_transaction():
-            yield session
+        async with self.session() as session:
+            begun: Any = session.start_transaction()  # Motor's isn't awaited
+            async with begun:
+                yield session
 
     async def watch(self, collection: Collection, **options: Any) -> ChangeStream:
         stream: Any = collection.watch(**options)

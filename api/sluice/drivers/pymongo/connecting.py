@@ -11,6 +11,7 @@ import pymongo
 from pymongo.asynchronous.pool import Pool
 
 from sluice.changes import ChangeStream
+from sluice.drivers import transactions
 from sluice.drivers.arguments import client_arguments, is_srv, make_turnstile, without_secrets
 from sluice.drivers.connected import CLOSING, Client, Collection, Connected, Database, MemberPool, Session, StatsOf
 from sluice.drivers.members import Address, eligible, name_of
@@ -76,7 +77,8 @@ class PyMongo:
         return eligible(self.topology, self._client.read_preference)
 
     def session(self) -> AbstractAsyncContextManager[Session]:
-        return self._client.start_session()
+        options = transactions.options(self._client.read_concern)
+        return self._client.start_session(default_transaction_options=options)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:
