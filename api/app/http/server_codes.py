@@ -12,10 +12,15 @@ CHANGES_LOST: Codes = {
 }
 """A change stream can't go on: what happened since isn't kept any more."""
 
+KEY_STRING = range(50788, 50872)
+"""The server gives each way in which one can be malformed a code of its own (key_string.cpp)."""
 NO_CHANGE: Codes = {
+    207: "InvalidUUID",
     260: "InvalidResumeToken",
-    50811: "KeyString format error",
-}
+    40649: "Location40649",
+    51057: "Location51057",
+    6189503: "Location6189503",
+} | dict.fromkeys(KEY_STRING, "KeyString format error")
 """What a change stream was to go on from is none of its tokens."""
 
 UNCONFIRMED: Codes = {

@@ -127,6 +127,7 @@ def bulk(*codes: int, unconfirmed: int | None = None) -> driver.BulkWriteError:
         (driver.OperationFailure("too deep", 15), 422, "value-refused", None),
         (driver.OperationFailure("the oplog begins later", 286), 410, "changes-lost", None),
         (driver.OperationFailure("no resume token", 260), 422, "unknown-change", None),
+        (driver.OperationFailure("KeyString format error", 50870), 422, "unknown-change", None),
         (bson.errors.InvalidDocument("cannot encode object: set()"), 500, "internal-server-error", None),
         (driver.InvalidOperation("Cannot use AsyncMongoClient after close"), 503, "pool-closed", 1),
         (driver.InvalidOperation("some misuse"), 500, "internal-server-error", None),
