@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -16,6 +17,8 @@ from stack.layout import Layout
 from stack.loaded import Loaded, digest
 from stack.programs import FILES, api_settings, programs
 from stack.supervisord_conf import supervisord_conf
+
+KEEPING_IDLE = "keepalive_min_timeout 5s;  # a reload must not close a connection on which a request is just coming\n"
 
 
 def configure(layout: Layout, settings: Settings) -> Loaded:
@@ -56,7 +59,8 @@ def _nginx(layout: Layout, settings: Settings) -> None:
         logs.symlink_to(layout.logs)
     for name in ("nginx.conf", "mime_types.conf", "problem.conf"):
         shutil.copyfile(ROOT / "nginx" / name, folder / "conf" / name)
-    if settings.trusted_proxies and not _has_realip():
+    built = _how_nginx_is_built()
+    if settings.trusted_proxies and "http_realip_module" not in built:
         proxies = ",".join(map(str, settings.trusted_proxies))
         raise StackError(f"TRUSTED_PROXIES={proxies}: allowed is none, since this nginx lacks http_realip_module")
     locations = folder / "conf" / "locations"
@@ -72,20 +76,27 @@ def _nginx(layout: Layout, settings: Settings) -> None:
     files = {
         "environment.conf": f"{user}daemon off;\nworker_processes auto;\nworker_rlimit_nofile {FILES};\n"
         f'pid "{layout.home}/run/nginx.pid";\nerror_log stderr warn;\n',
+        "http.conf": KEEPING_IDLE if keeps_idle(built) else "",
         "listen.conf": f"listen {host}{layout.http.number} backlog=4096;\n",
         "listen_status.conf": f"listen 127.0.0.1:{layout.nginx_status.number};\n",
     }
     _write(folder / "conf", files | nginx.for_processes(settings, f"127.0.0.1:{layout.api.number}"))
 
 
-def _has_realip() -> bool:
-    """Whether the nginx here can take a proxy's word for who asks. Raises `StackError` where it can't be asked."""
+def keeps_idle(built: str) -> bool:
+    """Whether this nginx, as `nginx -V` describes it, can keep clients' idle connections at a reload."""
+    version = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", built)
+    return version is not None and tuple(map(int, version.groups())) >= (1, 27, 4)
+
+
+def _how_nginx_is_built() -> str:
+    """Its version and its modules. Raises `StackError` where it can't be asked."""
     program = find("nginx") or "nginx"
     try:
         done = subprocess.run([program, "-V"], capture_output=True, text=True)
     except OSError as error:
         raise StackError(f"{program}: {error.strerror}") from None
-    return "http_realip_module" in done.stderr
+    return done.stderr
 
 
 def _prometheus(layout: Layout) -> None:

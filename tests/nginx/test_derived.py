@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from app.settings.model import load
+from stack.configure import keeps_idle
 from stack.nginx import VERSION, for_containers, for_processes, write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,3 +83,18 @@ def test_the_one_shot_refuses_in_one_line_what_is_wrong(tmp_path: Path, name: st
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"nginx: {name}='{value}': allowed is ")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("built", "keeps"),
+    [
+        ("nginx version: nginx/1.22.1\nbuilt with OpenSSL 3.0.8", False),
+        ("nginx version: nginx/1.27.3\n", False),
+        ("nginx version: nginx/1.27.4\n", True),
+        ("nginx version: nginx/1.30.0 (Ubuntu)\nbuilt by gcc 1.2.3", True),
+        ("nginx version: nginx/2.0.1\n", True),
+        ("", False),
+    ],
+)
+def test_a_reload_keeps_idle_connections_where_nginx_can(built: str, keeps: bool) -> None:
+    assert keeps_idle(built) is keeps
