@@ -10,7 +10,8 @@ import asyncio
 import heapq
 import math
 import time
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -55,6 +56,7 @@ class _Deadline:
 
 
 _current: ContextVar[_Deadline | None] = ContextVar("sluice_deadline", default=None)
+_hurried: ContextVar[float | None] = ContextVar("sluice_hurried", default=None)
 
 
 def _running() -> _Deadline | None:
@@ -253,11 +255,24 @@ def allowance(seconds: float) -> float:
     return seconds if left <= 0 else max(0.0, min(seconds, left - deadline.margin))
 
 
+@contextmanager
+def hurry(seconds: float) -> Iterator[None]:
+    """Within the block the server gives up a command after so long; who waits for it does so as ever."""
+    token = _hurried.set(seconds)
+    try:
+        yield
+    finally:
+        _hurried.reset(token)
+
+
 def stamp(command: MutableMapping[str, Any]) -> None:
     """Limit a command's time on the server to what is left.
 
     Raises `ExecutionTimeout` without sending it when nothing is left, or nobody waits for it.
     """
+    hurried = _hurried.get()
+    if hurried is not None:
+        command["maxTimeMS"] = max(1, int(hurried * 1000))
     deadline = _running()
     if deadline is None or (name := next(iter(command))) in CLEAN_UP:
         return

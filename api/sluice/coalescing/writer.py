@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import bson
@@ -17,6 +22,7 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
+from sluice import deadline
 from sluice.coalescing.coalescer import Coalescer, Entry, Limits, fail_all
 from sluice.deadline import MAX_TIME_EXPIRED
 from sluice.errors import NOTHING_WRITTEN
@@ -33,6 +39,20 @@ DUPLICATE_KEY_CODES = frozenset({11000, 11001, 12582})
 UNREADABLE_CODES = frozenset({15, 22})
 """Overflow (nested too deeply), InvalidBSON: a document because of which the server didn't read the command at all."""
 
+HELD_UP = 1.0
+"""Seconds that a batch may take on the server; four times what the last one took, where that is more."""
+
+
+@dataclass(slots=True, frozen=True)
+class Item:
+    """`has_new_id`: it was given an `_id` here, which nobody else can have."""
+
+    document: RawBSONDocument
+    has_new_id: bool
+
+
+Batch = Sequence[Entry[Item, None]]
+
 
 class Writer:
     """Inserts documents into one collection, each with an outcome of its own. Made by `Sluice.writer`.
@@ -47,7 +67,8 @@ class Writer:
         self._collection = collection
         self._codec: bson.CodecOptions[Document] = collection.codec_options
         self._raw = self._codec.with_options(document_class=RawBSONDocument)
-        self._coalescer: Coalescer[RawBSONDocument, None] = Coalescer(stats, limits or Limits(), self._insert)
+        self._last_took = 0.0
+        self._coalescer: Coalescer[Item, None] = Coalescer(stats, limits or Limits(), self._insert)
 
     async def insert(self, document: Document) -> Any:
         """Insert a document; its `_id`, which it is given if it has none.
@@ -55,7 +76,8 @@ class Writer:
         Raises what a single `insert_one` raises (`DuplicateKeyError`, `WriteError`, …), `QueueFull` when too many
         inserts wait, and at once what can't be encoded.
         """
-        if "_id" not in document:
+        has_new_id = "_id" not in document
+        if has_new_id:
             document["_id"] = ObjectId()
         lane = self._coalescer.take_lane()
         if lane is not None:
@@ -68,46 +90,84 @@ class Writer:
         if len(encoded) > LARGEST_BATCHED:
             await self._collection.insert_one(document)
         else:
-            await self._coalescer.join(RawBSONDocument(encoded, self._raw), len(encoded))
+            await self._coalescer.join(Item(RawBSONDocument(encoded, self._raw), has_new_id), len(encoded))
         return document["_id"]
+
+    def _patience(self) -> float:
+        """Seconds on the server for a batch: more where everything is slow, less where little time is left."""
+        left = deadline.remaining()
+        return min(max(HELD_UP, 4 * self._last_took), math.inf if left is None else left / 2)
 
     async def close(self) -> None:
         await self._coalescer.close()
 
-    async def _insert(self, batch: Sequence[Entry[RawBSONDocument, None]]) -> None:
+    async def _insert(self, batch: Batch, *, again: bool = False, hurried: bool = True) -> None:
+        """`again`: some of them may be there already, by an attempt before. `hurried`: the server is to give it up
+        soon, since one that waits there (for an open transaction, say) holds up all the others."""
+        hurried = hurried and len(batch) > 1
+        started = time.monotonic()
         failures: dict[int, Mapping[str, Any]] = {}
         unconfirmed: Mapping[str, Any] | None = None
         try:
-            await self._collection.insert_many([entry.item for entry in batch], ordered=False)
+            with deadline.hurry(self._patience()) if hurried else nullcontext():
+                await self._collection.insert_many([entry.item.document for entry in batch], ordered=False)
         except BulkWriteError as error:
             details = error.details or {}
             failures = {failure["index"]: failure for failure in details.get("writeErrors", ())}
             unconfirmed = next(iter(details.get("writeConcernErrors", ())), None)
         except OperationFailure as error:
-            if error.code not in UNREADABLE_CODES or len(batch) == 1:
+            held_up = hurried and error.code == MAX_TIME_EXPIRED
+            if not held_up and (error.code not in UNREADABLE_CODES or len(batch) == 1):
                 raise
-            await self._insert_halves(batch)
+            await self._insert_halves(batch, again or held_up)
             return
+        self._last_took = time.monotonic() - started
+        there = [batch[number] for number, failure in failures.items() if again and _is_of_its_id(failure)]
+        ours = await self._ours(there) if there else set()
+        late = []
         for number, entry in enumerate(batch):
             if entry.future.done():
                 continue
-            if number in failures:
+            if number in failures and entry not in ours:
                 entry.future.set_exception(write_error(failures[number]))
-            elif unconfirmed is not None:
-                entry.future.set_exception(_write_concern_error(unconfirmed))
-            else:
+            elif unconfirmed is None:
                 entry.future.set_result(None)
+            elif hurried and unconfirmed.get("code") == MAX_TIME_EXPIRED:
+                late.append(entry)
+            else:
+                entry.future.set_exception(_write_concern_error(unconfirmed))
+        if late:  # they are there, and a majority may still confirm it
+            await self._insert(late, again=True, hurried=False)
 
-    async def _insert_halves(self, batch: Sequence[Entry[RawBSONDocument, None]]) -> None:
-        """Repeat what surely wrote nothing, so that only the document at fault fails."""
-        middle = len(batch) // 2
-        for half in (batch[:middle], batch[middle:]):
+    async def _insert_halves(self, batch: Batch, again: bool) -> None:
+        """So that only the document at fault fails, or waits."""
+
+        async def insert(half: Batch) -> None:
             wanted = [entry for entry in half if not entry.future.done()]
             try:
                 if wanted:
-                    await self._insert(wanted)
+                    await self._insert(wanted, again=again)
             except Exception as error:
                 fail_all(wanted, error)
+
+        middle = len(batch) // 2
+        await asyncio.gather(insert(batch[:middle]), insert(batch[middle:]))
+
+    async def _ours(self, there: Batch) -> set[Entry[Item, None]]:
+        """Those of which an attempt before has put in what is there under their `_id`."""
+        ours = {entry for entry in there if entry.item.has_new_id}  # nobody else knows it
+        others = {entry for entry in there if entry not in ours}
+        for entry in others:
+            document = dict(entry.item.document)
+            found = await self._collection.find_one({"_id": document["_id"]})
+            if found is not None and found == bson.decode(entry.item.document.raw, self._codec):
+                ours.add(entry)
+        return ours
+
+
+def _is_of_its_id(failure: Mapping[str, Any]) -> bool:
+    """Whether something with this document's `_id` is there."""
+    return failure.get("code") in DUPLICATE_KEY_CODES and dict(failure.get("keyPattern") or {}) == {"_id": 1}
 
 
 def write_error(failure: Mapping[str, Any]) -> WriteError:

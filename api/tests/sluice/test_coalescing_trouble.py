@@ -7,10 +7,13 @@ import math
 from collections.abc import Awaitable
 from typing import Any, cast
 
+import pytest
 from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
-from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
+from pymongo import MongoClient
+from pymongo.errors import ConnectionFailure, DuplicateKeyError, OperationFailure, PyMongoError, WriteConcernError
 
+from sluice import deadline
 from sluice.coalescing.coalescer import Limits
 from sluice.drivers.pymongo.pool import AsyncPool
 from stack.replica_set import ReplicaSet
@@ -44,6 +47,54 @@ async def test_a_document_that_the_server_cannot_read_fails_alone(open_sluice: O
     results = await settle([asyncio.create_task(writer.insert(document)) for document in documents])
     assert [number for number, result in enumerate(results) if isinstance(result, OperationFailure)] == [3, 6]
     assert await sluice.collection("docs").count_documents({}) == 8
+
+
+async def test_an_insert_that_meets_an_open_transaction_waits_for_it_alone(
+    open_sluice: OpenSluice, replica_set: ReplicaSet
+) -> None:
+    """The server holds it up until the transaction ends, and with it the command that it came in."""
+    sluice = await open_sluice()
+    await sluice.collection("docs").create_index("key", unique=True)
+    writer = sluice.writer("docs", limits=Limits(lanes=1, patience=60))
+
+    async def insert(document: dict[str, Any]) -> Any:
+        async with deadline.limit(20):
+            return await writer.insert(document)
+
+    documents: list[dict[str, Any]] = [
+        {"key": number, **({"_id": number} if number % 2 else {})} for number in range(60)
+    ]
+    with MongoClient[dict[str, Any]](replica_set.url) as other, other.start_session() as session:
+        session.start_transaction()
+        other[sluice.database.name]["docs"].insert_one({"key": 30}, session=session)
+        tasks = [asyncio.create_task(insert(document)) for document in documents]
+        others = tasks[:30] + tasks[31:]
+        async with asyncio.timeout(15):
+            await asyncio.gather(*others)
+        assert not tasks[30].done()
+        session.commit_transaction()
+    with pytest.raises(DuplicateKeyError):
+        await tasks[30]
+    assert sorted(await sluice.collection("docs").distinct("key")) == list(range(60))
+
+
+async def test_a_batch_that_a_majority_confirms_late_is_acknowledged(
+    open_sluice: OpenSluice, replica_set: ReplicaSet
+) -> None:
+    sluice = await open_sluice()
+    await sluice.collection("docs").insert_many([{"_id": 3, "key": 3}, {"_id": 5, "key": "another"}])
+    writer = sluice.writer("docs", limits=Limits(lanes=1))
+    late = {"code": 50, "codeName": "MaxTimeMSExpired", "errmsg": "waiting for replication timed out"}
+    first = asyncio.create_task(writer.insert({"key": "alone"}))
+    documents: list[dict[str, Any]] = [{"key": number} for number in range(3)]
+    documents += [{"_id": number, "key": number} for number in range(3, 6)]
+    others = [asyncio.create_task(writer.insert(document)) for document in documents]
+    fail(replica_set, replica_set.primary(), ["insert"], times=2, writeConcernError=late)
+    results = await settle([first, *others])
+    assert isinstance(results[0], WriteConcernError)  # on its own, it has had all of its time
+    assert [type(result).__name__ for result in results[4:]] == ["DuplicateKeyError", "int", "DuplicateKeyError"]
+    assert not [result for result in results[1:4] if isinstance(result, Exception)]
+    assert await sluice.collection("docs").count_documents({}) == 7
 
 
 async def test_readers_and_writers_have_the_limits_of_the_options(open_sluice: OpenSluice) -> None:
