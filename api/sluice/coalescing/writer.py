@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import bson
@@ -43,15 +42,13 @@ HELD_UP = 1.0
 """Seconds that a batch may take on the server; four times what the last one took, where that is more."""
 
 
-@dataclass(slots=True, frozen=True)
-class Item:
-    """`has_new_id`: it was given an `_id` here, which nobody else can have."""
-
-    document: RawBSONDocument
-    has_new_id: bool
+Batch = Sequence[Entry[RawBSONDocument, None]]
 
 
-Batch = Sequence[Entry[Item, None]]
+class _WithNewId(RawBSONDocument):
+    """It was given an `_id` here, which nobody else can have."""
+
+    __slots__ = ()
 
 
 class Writer:
@@ -68,7 +65,7 @@ class Writer:
         self._codec: bson.CodecOptions[Document] = collection.codec_options
         self._raw = self._codec.with_options(document_class=RawBSONDocument)
         self._last_took = 0.0
-        self._coalescer: Coalescer[Item, None] = Coalescer(stats, limits or Limits(), self._insert)
+        self._coalescer: Coalescer[RawBSONDocument, None] = Coalescer(stats, limits or Limits(), self._insert)
 
     async def insert(self, document: Document) -> Any:
         """Insert a document; its `_id`, which it is given if it has none.
@@ -76,9 +73,10 @@ class Writer:
         Raises what a single `insert_one` raises (`DuplicateKeyError`, `WriteError`, …), `QueueFull` when too many
         inserts wait, and at once what can't be encoded.
         """
-        has_new_id = "_id" not in document
-        if has_new_id:
+        kind = RawBSONDocument
+        if "_id" not in document:
             document["_id"] = ObjectId()
+            kind = _WithNewId
         lane = self._coalescer.take_lane()
         if lane is not None:
             try:
@@ -90,7 +88,7 @@ class Writer:
         if len(encoded) > LARGEST_BATCHED:
             await self._collection.insert_one(document)
         else:
-            await self._coalescer.join(Item(RawBSONDocument(encoded, self._raw), has_new_id), len(encoded))
+            await self._coalescer.join(kind(encoded, self._raw), len(encoded))
         return document["_id"]
 
     def _patience(self) -> float:
@@ -110,7 +108,7 @@ class Writer:
         unconfirmed: Mapping[str, Any] | None = None
         try:
             with deadline.hurry(self._patience()) if hurried else nullcontext():
-                await self._collection.insert_many([entry.item.document for entry in batch], ordered=False)
+                await self._collection.insert_many([entry.item for entry in batch], ordered=False)
         except BulkWriteError as error:
             details = error.details or {}
             failures = {failure["index"]: failure for failure in details.get("writeErrors", ())}
@@ -153,14 +151,13 @@ class Writer:
         middle = len(batch) // 2
         await asyncio.gather(insert(batch[:middle]), insert(batch[middle:]))
 
-    async def _ours(self, there: Batch) -> set[Entry[Item, None]]:
+    async def _ours(self, there: Batch) -> set[Entry[RawBSONDocument, None]]:
         """Those of which an attempt before has put in what is there under their `_id`."""
-        ours = {entry for entry in there if entry.item.has_new_id}  # nobody else knows it
+        ours = {entry for entry in there if isinstance(entry.item, _WithNewId)}  # nobody else knows it
         others = {entry for entry in there if entry not in ours}
         for entry in others:
-            document = dict(entry.item.document)
-            found = await self._collection.find_one({"_id": document["_id"]})
-            if found is not None and found == bson.decode(entry.item.document.raw, self._codec):
+            found = await self._collection.find_one({"_id": entry.item["_id"]})
+            if found is not None and found == bson.decode(entry.item.raw, self._codec):
                 ours.add(entry)
         return ours
 
