@@ -53,7 +53,7 @@ NOT_PRIMARY = Kind("/problems/not-primary", 503, "The database is electing a new
 CONNECTION_LOST = Kind("/problems/connection-lost", 503, "The connection was lost", 1)
 INTERRUPTED = Kind("/problems/interrupted", 503, "The database gave the operation up", 1)
 TROUBLE = Kind("/problems/database-trouble", 503, "The database can't do this now", 5)
-OVERLOADED = Kind("/problems/overloaded", 503, "The database is overloaded", 1)
+OVERLOADED = Kind("/problems/overloaded", 503, "The database is overloaded", 1, spread=2)
 TRANSIENT = Kind("/problems/transaction-aborted", 503, "The transaction was aborted", 1)
 NETWORK_TIMEOUT = Kind("/problems/network-timeout", 504, "The database didn't answer in time")
 DEADLINE = Kind("/problems/deadline-exceeded", 504, "The request's time is used up")

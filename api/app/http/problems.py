@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -21,12 +22,14 @@ MEDIA_TYPE = "application/problem+json"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What callers can rely on: `type` never changes. `retry_after` in seconds, where repeating later helps."""
+    """What callers can rely on: `type` never changes. `retry_after` in seconds, where repeating later helps; `spread`
+    is how many more at most, at random, so that they don't all come back at once."""
 
     type: str
     status: int
     title: str
     retry_after: int | None = None
+    spread: int = 0
 
 
 _PHRASES = {413: "Content too large", 414: "URI too long", 416: "Range not satisfiable", 422: "Unprocessable content"}
@@ -113,7 +116,7 @@ def response(request: HTTPConnection, problem: Problem) -> Response:
     }
     headers = dict(problem.headers or {})
     if kind.retry_after is not None:
-        headers["Retry-After"] = str(kind.retry_after)
+        headers["Retry-After"] = str(kind.retry_after + random.randint(0, kind.spread))
     # Escaped: what a caller sent may come back in it, broken Unicode included.
     return Response(json.dumps(body), kind.status, headers, MEDIA_TYPE)
 

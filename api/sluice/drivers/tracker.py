@@ -36,6 +36,11 @@ class Tracker:
             if isinstance(error, OperationFailure) and is_refusal(error):
                 self.refusal = error
 
+    def overloaded(self) -> None:
+        """The member has refused an operation for that."""
+        with self._lock:
+            self.stats.overloaded += 1
+
     def closed(self, connection: int, reason: str) -> None:
         with self._lock:
             if connection in self.open:  # who closes it a second time changes nothing

@@ -7,6 +7,7 @@ no connection, so giving up costs none.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -14,6 +15,11 @@ from sluice import deadline
 from sluice.errors import QueueFull, QueueTimeout
 from sluice.pool.claims import Claim
 from sluice.statistics.snapshot import PoolStats
+
+WIDENING = 1.5
+"""Seconds from one permit to all of them."""
+STEP = 0.1
+"""Seconds between two steps."""
 
 
 class Turnstile:
@@ -35,12 +41,16 @@ class Turnstile:
     ) -> None:
         self.name = name
         self.permits = permits
+        self.admitting = permits
+        """As many as are admitted now: fewer for a while after `narrow`."""
         self.queue_limit = queue_limit
         self.timeout = timeout
         self.stats = stats or PoolStats()
         self.held = 0
         self._has_room = has_room
         self._waiters: OrderedDict[asyncio.Future[None], float] = OrderedDict()
+        self._narrowed = -math.inf
+        self._widening: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return f"<Turnstile {self.name} held={self.held}/{self.permits} waiting={self.waiting}/{self.queue_limit}>"
@@ -59,7 +69,7 @@ class Turnstile:
     @property
     def free(self) -> int:
         """How many more could enter now without waiting."""
-        return 0 if self._waiters else self.permits - self.held
+        return 0 if self._waiters else max(0, self.admitting - self.held)
 
     def enter_at_once(self) -> bool:
         """Take a permit if that needs no waiting; whether it did. As after `enter`, one `leave` follows."""
@@ -78,7 +88,7 @@ class Turnstile:
             return
         if len(self._waiters) >= self.queue_limit and claim is Claim.ORDINARY:
             self.stats.refused_queue_full += 1
-            raise QueueFull(f"{self.name}: {self.permits} in use and {self.queue_limit} waiting")
+            raise QueueFull(f"{self.name}: {self.held} in use and {self.queue_limit} waiting")
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         self._waiters[turn] = loop.time()
@@ -112,6 +122,25 @@ class Turnstile:
                 self.held += 1
                 turn.set_result(None)
 
+    def narrow(self) -> None:
+        """Admit half as many, and then more with each step, until they are all again: what is behind is overloaded.
+
+        Once per step, since what is under way would only say the same again.
+        """
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._narrowed + STEP:
+            return
+        self._narrowed = loop.time()
+        self.admitting = max(1, self.admitting // 2)
+        if self._widening is None:
+            self._widening = loop.call_later(STEP, self._widen)
+
+    def _widen(self) -> None:
+        self.admitting = min(self.permits, self.admitting + math.ceil(self.permits * STEP / WIDENING))
+        more = self.admitting < self.permits
+        self._widening = asyncio.get_running_loop().call_later(STEP, self._widen) if more else None
+        self.admit()
+
     def evict(self, reason: Callable[[], Exception]) -> None:
         """Send every waiter away with an error of its own."""
         for turn in self._waiters:
@@ -120,7 +149,7 @@ class Turnstile:
         self._waiters.clear()
 
     def _open(self) -> bool:
-        return self.held < self.permits and self._has_room()
+        return self.held < self.admitting and self._has_room()
 
     def _expire(self, turn: asyncio.Future[None]) -> None:
         if not turn.done():

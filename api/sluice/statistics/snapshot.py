@@ -60,6 +60,9 @@ class PoolStats:
     refused_queue_timeout: int = counter(
         "Operations that timed out waiting for a connection.", "db_client_connection_timeouts_total"
     )
+    overloaded: int = counter(
+        "Operations that the member refused since it's overloaded.", "db_client_connection_overloaded_total"
+    )
     failed_to_open: int = counter("Connections that could not be opened.", "db_client_connection_create_failures_total")
     closed: dict[str, int] = counters(
         "Connections closed, by reason.", "db_client_connection_closed_total", by="reason"
@@ -72,6 +75,12 @@ class PoolStats:
     permits: int = gauge(
         "Permits of the turnstile: operations that it admits at once.",
         "db_client_connection_slots",
+        total="sum of eligible",
+        in_json=False,
+    )
+    permits_given: int = gauge(
+        "Permits that may be held now: fewer after the member said that it's overloaded.",
+        "db_client_connection_slots_given",
         total="sum of eligible",
         in_json=False,
     )

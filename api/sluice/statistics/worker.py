@@ -117,6 +117,7 @@ class WorkerStatistics:
                     oldest_waiter_seconds=gate.oldest_wait,
                     wait_queue_limit=gate.queue_limit,
                     permits=gate.permits,
+                    permits_given=gate.admitting,
                     permits_held=gate.held,
                     eligible=bool(can_be_used),
                 )

@@ -27,11 +27,15 @@ from pymongo.client_session import ClientSession
 from pymongo.command_cursor import CommandCursor
 from pymongo.cursor import Cursor, RawBatchCursor
 from pymongo.errors import AutoReconnect, PyMongoError, _OperationCancelled
+from pymongo.helpers_shared import _RetryPolicy
 from pymongo.pool_shared import PoolState, _PoolClosedError
 from pymongo.synchronous import mongo_client as synchronous_client
 from pymongo.synchronous import pool as synchronous
 from pymongo.synchronous import topology as synchronous_topology
+from pymongo.synchronous.mongo_client import _ClientConnectionRetryable as SyncRetryable
 
+from sluice.drivers import overload
+from sluice.drivers.motor.client import SyncClient
 from sluice.drivers.motor.endings import ENDINGS as MOTOR_ENDINGS
 from sluice.drivers.motor.pool import CountedConnection as MotorConnection
 from sluice.drivers.pools import adopt
@@ -63,6 +67,7 @@ REPEATING = [
     "self", "func", "session", "bulk", "operation", "is_read", "address", "read_pref", "retryable", "operation_id",
     "is_run_command", "is_aggregate_write",
 ]  # fmt: skip
+CONNECTING = ["self", "host", "port", "document_class", "tz_aware", "connect", "type_registry", "kwargs"]
 OVERRIDDEN: dict[tuple[type, str], list[str]] = {
     (asynchronous.Pool, "__init__"): ["self", "address", "options", "is_sdam", "client_id"],
     (asynchronous.Pool, "_get_conn"): ["self", "checkout_started_time", "handler"],
@@ -82,10 +87,16 @@ OVERRIDDEN: dict[tuple[type, str], list[str]] = {
     (pool_shared._AgnosticBaseConnection, "apply_timeout"): ["self", "cmd"],
     (AsyncMongoClient, "_select_server"): SELECTING,
     (MongoClient, "_select_server"): SELECTING,
+    (AsyncMongoClient, "__init__"): CONNECTING,
+    (MongoClient, "__init__"): CONNECTING,
     (AsyncMongoClient, "_retry_internal"): REPEATING,
+    (MongoClient, "_retry_internal"): REPEATING,
     (AsyncMongoClient, "_kill_cursors"): ["self", "cursor_ids", "address", "topology", "session"],
     (AsyncMongoClient, "_end_sessions"): ["self", "session_ids"],
     (_ClientConnectionRetryable, "_read"): ["self"],
+    (_ClientConnectionRetryable, "_write"): ["self"],
+    (SyncRetryable, "_read"): ["self"],
+    (SyncRetryable, "_write"): ["self"],
     (motor.core.AgnosticClient, "wrap"): ["self", "obj"],
     (motor.core.AgnosticClientSession, "__aexit__"): ["self", "exc_type", "exc_val", "exc_tb"],
     (motor.core.AgnosticClientSession, "with_transaction"): [
@@ -144,7 +155,7 @@ PRIVATE = {
         "test_whoever_ends_a_transaction_names_it",
     ),
     "_ClientConnectionRetryable": Private(
-        BOTH_CLIENTS[:1], "an operation and its retries", "test_operations_are_repeated_where_refusals_end_it"
+        BOTH_CLIENTS, "an operation and its retries", "test_operations_are_repeated_where_refusals_end_it"
     ),
     "_OperationCancelled": Private(
         ("pymongo.errors", "pymongo.network_layer"),
@@ -185,16 +196,23 @@ PRIVATE = {
         BOTH_POOLS, "closes what was idle for too long", "test_idle_connections_are_closed_in_two_places"
     ),
     "_pool_class": Private(BOTH_CLIENTS, "how a client gets its pools", "test_clients_take_a_pool_class"),
-    "_read": Private(BOTH_CLIENTS[:1], "a read and its retries", "test_operations_are_repeated_where_refusals_end_it"),
+    "_read": Private(BOTH_CLIENTS, "a read and its retries", "test_operations_are_repeated_where_refusals_end_it"),
     "_reset": Private(BOTH_POOLS[:1], "clears or closes a pool", "test_a_pool_is_cleared_and_closed_in_one_place"),
     "_retry_internal": Private(
-        BOTH_CLIENTS[:1], "runs every operation", "test_operations_are_repeated_where_refusals_end_it"
+        BOTH_CLIENTS, "runs every operation", "test_operations_are_repeated_where_refusals_end_it"
+    ),
+    "_retry_policy": Private(
+        BOTH_CLIENTS, "what is asked before an overloaded member is asked again", "test_a_policy_decides_on_repetitions"
     ),
     "_retryable": Private(
         BOTH_CLIENTS[:1], "whether to repeat an operation", "test_operations_are_repeated_where_refusals_end_it"
     ),
+    "_server": Private(
+        BOTH_CLIENTS, "the member that an operation was sent to", "test_a_policy_decides_on_repetitions"
+    ),
     "_select_server": Private(BOTH_CLIENTS, "chooses a member, and waits for one", PARAMETERS),
     "_telemetry": Private(("pymongo.pool_shared",), "tells listeners and the log of a checkout that failed", STATE),
+    "_write": Private(BOTH_CLIENTS, "a write and its retries", "test_operations_are_repeated_where_refusals_end_it"),
 }
 
 
@@ -331,16 +349,33 @@ def test_server_selection_takes_the_member_with_fewer_operations() -> None:
 
 
 def test_operations_are_repeated_where_refusals_end_it() -> None:
-    """`AsyncClient` makes the same call, with an operation that isn't repeated once it was refused."""
-    ours = inspect.signature(AsyncClient._retry_internal).parameters
-    theirs = inspect.signature(AsyncMongoClient._retry_internal).parameters
-    assert list(ours) == list(theirs)
-    assert [parameter.default for parameter in ours.values()] == [parameter.default for parameter in theirs.values()]
-    source = inspect.getsource(AsyncMongoClient._retry_internal)
-    assert source.count("_ClientConnectionRetryable(") == 1
-    assert {f"{name}={name}," for name in theirs if name != "self"} <= set(source.split())
+    """Our clients make the same call, with an operation of ours."""
+    for client, base in ((AsyncClient, AsyncMongoClient), (SyncClient, MongoClient)):
+        ours = inspect.signature(client._retry_internal).parameters
+        theirs = inspect.signature(base._retry_internal).parameters
+        assert list(ours) == list(theirs)
+        assert [each.default for each in ours.values()] == [each.default for each in theirs.values()]
+        source = inspect.getsource(base._retry_internal)
+        assert source.count("_ClientConnectionRetryable(") == 1
+        assert {f"{name}={name}," for name in theirs if name != "self"} <= set(source.split())
+    for kind in (_ClientConnectionRetryable, SyncRetryable):
+        assert "self._read() if self._is_read else" in inspect.getsource(kind.run)
+        assert "self._write()" in inspect.getsource(kind.run)
     assert "self._is_not_eligible_for_retry()" in inspect.getsource(_ClientConnectionRetryable.run)
     assert "not self._retryable" in inspect.getsource(_ClientConnectionRetryable._is_not_eligible_for_retry)
+
+
+def test_a_policy_decides_on_repetitions() -> None:
+    """`overload.Sparing` takes its place in an operation that an overloaded member has refused."""
+    for kind in (_ClientConnectionRetryable, SyncRetryable):
+        source = inspect.getsource(kind.run)
+        assert "self._retry_policy.should_retry(self._attempt_number, delay)" in source
+        assert "self._retry_policy.backoff(" in source
+        assert "self._server = " in inspect.getsource(kind._read)
+        assert "self._server = " in inspect.getsource(kind._write)
+    for method in ("backoff", "should_retry"):
+        ours, theirs = (inspect.signature(getattr(policy, method)) for policy in (overload.Policy, _RetryPolicy))
+        assert list(ours.parameters) == list(theirs.parameters)
 
 
 def test_the_driver_keeps_its_opinion_of_a_member_whose_queue_timed_out() -> None:

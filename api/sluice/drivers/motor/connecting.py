@@ -44,11 +44,12 @@ class Motor:
         self._stats_of = stats_of
         self._threads = Threads(self.gate, self._driver_timeout)
         self._client: Any = None
+        self._loop = asyncio.get_running_loop()
 
     async def open(self) -> None:
         """Construct Motor's client in a thread, since that may read files and resolve names."""
         arguments = client_arguments(self._options, self._app_name) | {"_pool_class": self._make_pool}
-        make, loop = client_class(self._threads.run), asyncio.get_running_loop()
+        make, loop = client_class(self._threads.run), self._loop
         with without_secrets(self._options.url):
             self._client = await asyncio.to_thread(make, **arguments, io_loop=loop)
         if is_srv(self._options):
@@ -69,9 +70,12 @@ class Motor:
         if is_sdam:  # the monitors' own
             return Pool(address, options, is_sdam, client_id)
         member = name_of(address)
-        pool = SyncPool(address, options, is_sdam, client_id, stats=self._stats_of(member))
+        pool = SyncPool(address, options, is_sdam, client_id, stats=self._stats_of(member), narrow=self._narrow)
         self.pools[member] = pool
         return pool
+
+    def _narrow(self) -> None:
+        self._loop.call_soon_threadsafe(self.gate.narrow)
 
     @property
     def client(self) -> Client:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -47,9 +48,12 @@ class SyncPool(TrackedPool, Pool):
         client_id: ObjectId | None = None,
         *,
         stats: PoolStats,
+        narrow: Callable[[], None],
     ) -> None:
+        """`narrow`: for the turnstile, from any thread; it stands before all members, so that all have less."""
         super().__init__(address, options, is_sdam, client_id)
         self.tracker = Tracker(stats)
+        self._narrow = narrow
         self._entering = 0
         self._entering_lock = threading.Lock()
 
@@ -103,6 +107,10 @@ class SyncPool(TrackedPool, Pool):
 
     async def interrupt(self) -> None:
         await asyncio.to_thread(self.reset, interrupt_connections=True)
+
+    def overloaded(self) -> None:
+        self.tracker.overloaded()
+        self._narrow()
 
     def stats(self, eligible: bool) -> PoolStats:
         """What it has counted, and how it is now; the queue is that of the gate."""

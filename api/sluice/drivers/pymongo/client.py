@@ -7,17 +7,23 @@ What the turnstile turned away isn't retried: the driver would repeat a read onc
 from __future__ import annotations
 
 import asyncio
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pymongo import AsyncMongoClient, _csot
 from pymongo.asynchronous.mongo_client import _ClientConnectionRetryable
 from pymongo.asynchronous.server import Server
+from pymongo.errors import OperationFailure
 from pymongo.topology_description import TopologyDescription
 
+from sluice.drivers import overload
 from sluice.drivers.connected import Document
 from sluice.drivers.pymongo.endings import ENDINGS, finishing, see_through, take_outcome
 from sluice.drivers.selection import allow_for_round_trip, within_deadline
 from sluice.errors import PoolError
+from sluice.pool.retry_budget import RetryBudget
+
+if TYPE_CHECKING:
+    from sluice.drivers.pymongo.pool import AsyncPool
 
 Result = TypeVar("Result")
 SELECTORS = 8
@@ -35,19 +41,43 @@ def _alike(selector: Any, other: Any) -> bool:
 class _Retryable(_ClientConnectionRetryable[Result]):
     """An operation and its retries."""
 
+    budget: RetryBudget
+
     async def _read(self) -> Result:
         try:
             return await super()._read()
         except PoolError:
             self._retryable = False
             raise
+        except OperationFailure as error:
+            self._notice(error)
+            raise
+
+    async def _write(self) -> Result:
+        try:
+            return await super()._write()
+        except OperationFailure as error:
+            self._notice(error)
+            raise
+
+    def _notice(self, error: OperationFailure) -> None:
+        if overload.refused(error) and self._server is not None:
+            cast("AsyncPool", self._server.pool).overloaded()
+            policy: Any = self._retry_policy
+            if not isinstance(policy, overload.Sparing):
+                self._retry_policy = cast("Any", overload.Sparing(policy, self.budget))
 
 
 class AsyncClient(AsyncMongoClient[Document]):
     """PyMongo's asynchronous client."""
 
+    budget: RetryBudget
     _described: TopologyDescription | None = None
     _answered: list[Any]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.budget = RetryBudget()
+        super().__init__(*arguments, **options)
 
     def _would_answer(self, server_selector: Any) -> bool:
         """Whether a suitable member is known; asked once per description, since that costs more than selecting."""
@@ -93,6 +123,7 @@ class AsyncClient(AsyncMongoClient[Document]):
         is_run_command: bool = False,
         is_aggregate_write: bool = False,
     ) -> Any:
+        self.budget.earn()
         work: _Retryable[Any] = _Retryable(
             self,
             func,
@@ -107,6 +138,7 @@ class AsyncClient(AsyncMongoClient[Document]):
             is_run_command=is_run_command,
             is_aggregate_write=is_aggregate_write,
         )
+        work.budget = self.budget
         return await (see_through(work.run()) if operation in ENDINGS else work.run())
 
     async def _kill_cursors(self, *arguments: Any, **options: Any) -> None:

@@ -168,6 +168,10 @@ class AsyncPool(TrackedPool, Pool):
     async def interrupt(self) -> None:
         await self.reset(interrupt_connections=True)
 
+    def overloaded(self) -> None:
+        self.tracker.overloaded()
+        self.turnstile.narrow()
+
     def stats(self, eligible: bool) -> PoolStats:
         """What it has counted, and how it is now."""
         turnstile = self.turnstile
@@ -182,6 +186,7 @@ class AsyncPool(TrackedPool, Pool):
             wait_queue_limit=turnstile.queue_limit,
             paused_pools=int(self.paused),
             permits=turnstile.permits,
+            permits_given=turnstile.admitting,
             permits_held=turnstile.held,
             eligible=eligible,
         )
