@@ -101,7 +101,7 @@ def checkov(judges: Path, tracked: list[Path], tmp_path_factory: pytest.TempPath
     (folder / "bad").mkdir()
     for name, text in BAD.items():
         (folder / "bad" / name).write_text(text)
-    command = [judges / "checkov", "-d", folder, "--framework", "dockerfile", "kubernetes"]
+    command: list[str | Path] = [judges / "checkov", "-d", folder, "--framework", "dockerfile", "kubernetes"]
     reports: list[Json] = said(ask([*command, "--skip-download", "--quiet", "--compact", "-o", "json"]))
     assert {report["check_type"] for report in reports} == {"dockerfile", "kubernetes"}
     assert sum(report["summary"]["parsing_errors"] for report in reports) == 0
