@@ -226,6 +226,14 @@ def test_links_lead_somewhere(page: str) -> None:
             assert anchor[1:] in {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings}, anchor
 
 
+def test_the_tests_that_the_threat_model_names_are_there() -> None:
+    text = (ROOT / "docs/threat-model.md").read_text()
+    named = re.findall(r"`(test_\w+)` in \[test_\w+\.py\]\(([^)]+)\)", text)
+    assert len(named) == len(re.findall(r"`test_\w+`", text)) > 15
+    for name, target in named:
+        assert re.search(rf"def {name}\(", (ROOT / "docs" / target).read_text()), name
+
+
 EXTRAS = {"statistics/metrics.py": "prometheus_client", "statistics/process.py": "psutil"}
 """What only these may import: whoever uses the rest needn't install it."""
 

@@ -35,13 +35,15 @@ TRICKY = "@:/?#[]%41+&='\"\\"
 SIGN = "Zk7q"
 """How each mark begins."""
 API_KEY = "Zk7qApiKey"
+OLD_KEYS = ("Zk7qOldKey", "Zk7qOlderKey")
+"""In a file, for a while."""
 CALLERS_KEY = "Zk7qCallersKey"
 """A wrong one: maybe that of another service."""
 PASSWORDS = {"admin": "Zk7qAdmin", "app": "Zk7qApp", "monitoring": "Zk7qMonitoring"}
 OTHERS = "Zk7qOthersPassword"
 """In connection strings that are wrong."""
 KEY_FILE = "Zk7qKeyFile"
-MARKS = (API_KEY, CALLERS_KEY, *PASSWORDS.values(), OTHERS, KEY_FILE)
+MARKS = (API_KEY, *OLD_KEYS, CALLERS_KEY, *PASSWORDS.values(), OTHERS, KEY_FILE)
 
 SECRET_FILES = {
     *(f"secrets/{user}_password" for user in PASSWORDS),
@@ -165,6 +167,7 @@ def witness() -> Iterator[Witness]:
         usual(witness)
         refused(witness)
         processes_are_killed(witness)
+        key_is_replaced(witness)
         settings_are_wrong(witness)
         scripts(witness)
         yield witness
@@ -284,6 +287,22 @@ def processes_are_killed(witness: Witness) -> None:
     kill(master)
     until(lambda: stack.pid("api") not in (0, master), 30)
     stack.wait_for_workers()
+
+
+def key_is_replaced(witness: Witness) -> None:
+    """In a file, as it should be; and then by the setting, as it was."""
+    stack = witness.stack
+    file = stack.home / "api_key"
+    before = API_KEY + TRICKY
+    for number, mark in enumerate(OLD_KEYS):
+        file.write_text(f"{mark}{TRICKY}\n")
+        witness.runs("up.sh", "-d", API_KEY="", API_KEY_FILE=str(file))
+        assert witness.asks("POST", f"{stack.url}/users", key=mark + TRICKY, json=person(10 + number)) == 201
+        assert witness.asks("POST", f"{stack.url}/users", key=before, json=person(20)) == 401
+        before = mark + TRICKY
+    file.unlink()
+    witness.runs("up.sh", "-d")
+    assert witness.asks("POST", f"{stack.url}/users", json=person(12)) == 201
 
 
 def settings_are_wrong(witness: Witness) -> None:
