@@ -219,6 +219,12 @@ def refused(witness: Witness) -> None:
         witness.asks("GET", f"{url}/users?limit=many")
         witness.asks("GET", f"{url}/users/{'x' * 9000}")
         witness.asks("GET", f"{url}/users", headers={"X-Long": "x" * 40_000})
+    # Where it doesn't belong; of addresses, nginx logs what it gets.
+    in_address = quote(API_KEY + TRICKY, safe="")
+    answer = httpx.get(f"{stack.api_url}/users/{in_address}")  # which repeats what it was asked for
+    assert answer.status_code in (404, 422)
+    witness.asks("GET", f"{stack.api_url}/users?limit={in_address}", key=None)
+    witness.asks("GET", f"{stack.api_url}/health", headers={"X-Request-ID": in_address, "traceparent": in_address})
     line = f"X-API-Key: {API_KEY}{TRICKY}\r\n".encode()
     for port in (stack.layout.http.number, stack.layout.api.number):
         for request in (
