@@ -28,7 +28,7 @@ from whole_stack import ROOT, Stack, kill, until
 
 from stack.free_ports import free_ports
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 TRICKY = "@:/?#[]%41+&='\"\\"
 """What has to be escaped somewhere, in URLs, JSON, configuration files, shells; it follows each mark."""
