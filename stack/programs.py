@@ -78,8 +78,10 @@ def api_settings(settings: Settings) -> str:
     """What the API reads at its start and at each reload: its settings, and whether files with more have changed."""
     defaults = {name.upper(): str(getattr(settings, name)) for name in DEFAULTS}
     given = {name: value for name, value in os.environ.items() if name.upper() in SETTINGS - FIXED and value}
-    files = hashlib.sha256(b"\0".join(path.read_bytes() for path in ENV_FILES if path.is_file())).hexdigest()
-    return json.dumps({"environment": defaults | given, "files": files})
+    contents = [path.read_bytes() for path in ENV_FILES if path.is_file()]
+    if settings.api_key is not None:  # which may come from a file, too
+        contents.append(settings.api_key.get_secret_value().encode())
+    return json.dumps({"environment": defaults | given, "files": hashlib.sha256(b"\0".join(contents)).hexdigest()})
 
 
 def _api(layout: Layout, settings: Settings) -> Program:

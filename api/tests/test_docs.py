@@ -228,6 +228,14 @@ def test_links_lead_somewhere(page: str) -> None:
             assert anchor[1:] in {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings}, anchor
 
 
+def test_the_tests_that_the_threat_model_names_are_there() -> None:
+    text = (ROOT / "docs/threat-model.md").read_text()
+    named = re.findall(r"`(test_\w+)` in \[test_\w+\.py\]\(([^)]+)\)", text)
+    assert len(named) == len(re.findall(r"`test_\w+`", text)) > 15
+    for name, target in named:
+        assert re.search(rf"def {name}\(", (ROOT / "docs" / target).read_text()), name
+
+
 EXTRAS = {"statistics/metrics.py": "prometheus_client", "statistics/process.py": "psutil"}
 """What only these may import: whoever uses the rest needn't install it."""
 
@@ -268,7 +276,7 @@ def test_the_drivers_are_the_pinned_ones(driver: str) -> None:
 
 
 def test_no_file_names_a_package_registry_or_pins_without_hashes() -> None:
-    for lock in (*ROOT.glob("*/requirements*.lock"), ROOT / "stack/mongod.lock"):
+    for lock in (*ROOT.glob("*/requirements*.lock"), *ROOT.glob("tests/*/*.lock"), ROOT / "stack/mongod.lock"):
         text = lock.read_text()
         assert "://" not in text, lock
         assert text.count("==") <= text.count("--hash="), lock

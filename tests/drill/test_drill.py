@@ -6,6 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +25,62 @@ IN_BOTH = ("primary-killed", "recycling")
 """What the drivers do differently, if anything."""
 
 
-def drill(*arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+def drill(*arguments: str, seconds: float = 60, **given: str) -> subprocess.CompletedProcess[str]:
     paths = [ROOT / "api", ROOT]
-    environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": ":".join(map(str, paths))}
+    environment = {**os.environ, **given, "PYTHONSAFEPATH": "1", "PYTHONPATH": ":".join(map(str, paths))}
     command = [sys.executable, "-m", "drill", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds)
 
 
+class Overheard:
+    """The secrets of the stacks that are made in a folder while this is entered."""
+
+    def __init__(self, folder: Path) -> None:
+        self.secrets: set[str] = set()
+        self._folder = folder
+        self._stopped = threading.Event()
+        self._listener = threading.Thread(target=self._listen)
+
+    def _listen(self) -> None:
+        while not self._stopped.wait(0.5):
+            for path in self._folder.glob("*/secrets/*"):
+                with suppress(FileNotFoundError):  # its stack is gone
+                    self.secrets |= {path.read_text()} - {""}  # it's being written
+
+    def __enter__(self) -> Overheard:
+        self._listener.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._listener.join()
+
+
+@pytest.fixture
+def stacks() -> Iterator[Path]:
+    """Where drills make theirs, which nginx's workers have to reach."""
+    folder = Path(tempfile.mkdtemp(prefix="sluice-drills-"))
+    folder.chmod(0o755)
+    yield folder
+    folder.rmdir()  # nothing is left in it
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("driver", ["pymongo", "motor"])
-def test_the_quick_drills_lose_nothing_and_answer_nothing_wrong(tmp_path: Path, driver: str) -> None:
+def test_the_quick_drills_lose_nothing_answer_nothing_wrong_and_tell_no_secret(
+    stacks: Path, tmp_path: Path, driver: str
+) -> None:
     names = QUICK if driver == "pymongo" else IN_BOTH
-    done = drill(*names, "--driver", driver, "--json", str(tmp_path / "outcomes.json"), seconds=580)
+    json_file = tmp_path / "outcomes.json"
+    with Overheard(stacks) as overheard:
+        done = drill(*names, "--driver", driver, "--json", str(json_file), seconds=580, TMPDIR=str(stacks))
     assert done.returncode in (0, 1), done.stderr
-    outcomes: list[dict[str, Any]] = json.loads((tmp_path / "outcomes.json").read_text())
+    assert len(overheard.secrets) == 6  # a key, three passwords, two connection strings
+    said = done.stdout + done.stderr + json_file.read_text()
+    for secret in overheard.secrets:
+        assert secret not in said
+        assert (secret.partition("://")[2].partition("@")[0] or secret) not in said
+    outcomes: list[dict[str, Any]] = json.loads(json_file.read_text())
     assert [outcome["drill"] for outcome in outcomes] == list(names)
     assert {outcome["drill"]: outcome["broken"] for outcome in outcomes if outcome["broken"]} == {}
     for outcome in outcomes:

@@ -9,12 +9,13 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
@@ -392,6 +393,30 @@ def test_plain_http_redirects_to_the_port_of_tls(production: tuple[str, int, int
         assert answer.status_code == 308
         to = "sluice.example.org" if port == "443" else f"sluice.example.org:{port}"
         assert answer.headers["Location"] == f"https://{to}/users?limit=1"
+
+
+@pytest.mark.parametrize(
+    ("ciphers", "accepted"),
+    [
+        ("ECDHE-RSA-AES128-GCM-SHA256", True),
+        ("ECDHE-RSA-CHACHA20-POLY1305", True),
+        ("AES128-GCM-SHA256", False),  # no forward secrecy
+        ("ECDHE-RSA-AES128-SHA256", False),  # nor authenticated encryption
+    ],
+)
+def test_tls_1_2_is_spoken_with_what_is_safe_in_it(
+    production: tuple[str, int, int], ciphers: str, accepted: bool
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(ciphers)
+    with (
+        socket.create_connection(("127.0.0.1", production[2]), timeout=10) as connection,
+        nullcontext() if accepted else pytest.raises(ssl.SSLError, match="handshake failure"),
+        context.wrap_socket(connection) as encrypted,
+    ):
+        assert encrypted.version() == "TLSv1.2"
 
 
 def test_each_client_behind_a_proxy_has_its_own_limit(production: tuple[str, int, int]) -> None:
