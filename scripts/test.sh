@@ -37,8 +37,12 @@ ruff check .
 ruff format --check .
 mypy
 git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck -x
-echo "==> pytest"
-python -m pytest
+echo "==> the core's and the API's tests"
+failed=0
+python -m pytest --numprocesses=2 api/tests || failed=1
+echo "==> the stacks' and the scripts' tests"
+python -m pytest tests || failed=1
+((failed == 0)) || exit 1
 
 version=$(image_python)
 if [[ $(python --version) == "Python $version."* ]]; then exit; fi
