@@ -15,7 +15,7 @@ import uvloop
 
 from drill.catalogue import DRILLS, QUICK
 from drill.outcome import Outcome
-from drill.report import refresh, table
+from drill.report import DRIVERS, refresh, table
 from drill.run import run
 from drill.service import DrillError, Service
 
@@ -81,7 +81,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="drills; --list has them all")
     parser.add_argument("--list", action="store_true", help="name all drills, and what they do")
     parser.add_argument("--quick", action="store_true", help="those that the tests run")
-    parser.add_argument("--driver", action="append", choices=("pymongo", "motor"), help="default: pymongo; may be both")
+    parser.add_argument("--driver", action="append", choices=DRIVERS, help="default: pymongo; may be both")
     parser.add_argument("--report", action="store_true", help="put the table into docs/reliability.md, too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     given = parser.parse_args(arguments)

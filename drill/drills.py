@@ -14,14 +14,19 @@ Fault = Callable[[Service, Load], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Bounds:
-    """What is missed is reported. Lost writes, wrong answers, duplicates and statuses 500 are never allowed."""
+    """What is missed is reported. Lost or invented writes, wrong answers, duplicates and statuses 500 are never
+    allowed."""
 
     failed: int | None = None
     """Requests; None: as many as it takes."""
     absent_reads: float = math.inf
-    """Seconds, as are the other two."""
+    """Seconds, as are the next three."""
     absent_writes: float = math.inf
     recovered: float = math.inf
+    live: float = 0.1
+    """Seconds that liveness may take."""
+    unseen: int = 0
+    """How often liveness, and how often the metrics, may get no answer: where it's the asked that was killed."""
 
 
 PLANNED = Bounds(failed=0)

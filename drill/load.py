@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import aiohttp
 
-from drill.ledger import Ledger
+from drill.ledger import Ledger, Promise
 
 Kind = Literal["read", "write"]
 NO_CONNECTION = 0
@@ -21,6 +21,8 @@ NO_CONNECTION = 0
 PATIENCE = 30.0
 """Seconds that a caller waits for an answer: longer than the service's own limit."""
 BULK = 5
+NOTHING_PROMISED = Promise(0, deleted=False)
+"""A list's items are held against what may be only: when it began, the caller didn't know which there would be."""
 
 
 @dataclass(frozen=True)
@@ -131,30 +133,44 @@ class Load:
         status, answer = await self._send("read", "read", "GET", f"/users/{entry.id}", (200, 404))
         if status in (200, 404):
             self.ledger.read(entry, promise, answer if status == 200 else None)
+        elif not in_doubt(status):
+            self.ledger.wrong.append(f"asked for {entry.id}, the answer is {status}")
 
     async def _list(self) -> None:
-        await self._send("read", "list", "GET", "/users?limit=10", (200,))
+        status, answer = await self._send("read", "list", "GET", "/users?limit=10", (200,))
+        if status == 200:
+            for each in answer["items"]:
+                if entry := self.ledger.entries.get(each["id"]):
+                    self.ledger.read(entry, NOTHING_PROMISED, each)
+        elif not in_doubt(status):
+            self.ledger.wrong.append(f"asked for a list, the answer is {status}")
 
     async def _create(self) -> None:
         new = person()
         status, answer = await self._send("write", "create", "POST", "/users", (201,), json=new)
-        if status == 201:
-            self.ledger.created(new["email"], answer)
-        elif _in_doubt(status):
-            self.ledger.unanswered(new["email"])
+        self._note_create(new["email"], status, answer)
 
     async def _bulk(self) -> None:
         new = [person() for _ in range(BULK)]
         status, answer = await self._send("write", "bulk", "POST", "/users/bulk", (201,), json={"users": new})
-        if status in (201, 207):
-            for item in answer["items"]:
-                if item["status"] == 201:
-                    self.ledger.created(new[item["index"]]["email"], item)
-                elif _in_doubt(item["status"]):
-                    self.ledger.unanswered(new[item["index"]]["email"])
-        elif _in_doubt(status):
+        if status not in (201, 207):
             for each in new:
-                self.ledger.unanswered(each["email"])
+                self._note_create(each["email"], status, answer)
+            return
+        for index, item in enumerate(answer["items"]):
+            if item["index"] != index:
+                self.ledger.wrong.append(f"a bulk create's item {index} is said to be {item['index']}")
+            self._note_create(new[index]["email"], item["status"], item)
+        if len(answer["items"]) != BULK:
+            self.ledger.wrong.append(f"a bulk create of {BULK} was answered for {len(answer['items'])}")
+
+    def _note_create(self, email: str, status: int, answer: Any) -> None:
+        if status == 201:
+            self.ledger.created(email, answer)
+        elif in_doubt(status):
+            self.ledger.unanswered(email)
+        else:
+            self.ledger.refused(email, f"{status}")
 
     async def _update(self) -> None:
         entry = self.ledger.take()
@@ -167,11 +183,10 @@ class Load:
         )
         if status == 200:
             self.ledger.changed(entry, answer["version"])
-        elif status in (404, 412):
-            self.ledger.wrong.append(f"{entry.id} was at version {entry.version}, its change was answered {status}")
+        elif in_doubt(status):
             self.ledger.changed(entry, None)
         else:
-            self.ledger.changed(entry, None if _in_doubt(status) else entry.version)
+            self.ledger.unchanged(entry, "change", status)
 
     async def _delete(self) -> None:
         entry = self.ledger.take()
@@ -179,12 +194,14 @@ class Load:
             return
         entry.deleting = True
         status, _ = await self._send("write", "delete", "DELETE", f"/users/{entry.id}", (204,))
-        if status == 404:
-            self.ledger.wrong.append(f"{entry.id} was there, its deletion was answered 404")
-        self.ledger.removed(entry, True if status == 204 else None)
+        if status == 204 or in_doubt(status):
+            self.ledger.removed(entry, known=status == 204)
+        else:
+            self.ledger.unchanged(entry, "deletion", status)
 
 
-def _in_doubt(status: int) -> bool:
+def in_doubt(status: int) -> bool:
+    """Whether a write may have happened. What remains blames the caller, and these callers make no mistakes."""
     return status == NO_CONNECTION or status >= 500
 
 

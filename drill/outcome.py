@@ -10,9 +10,6 @@ from drill.figures import Figures
 from drill.ledger import Audit
 from drill.truth import Witness
 
-LIVE = 0.1
-"""Seconds within which liveness shall be answered."""
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -35,6 +32,7 @@ class Outcome:
             (len(self.audit.lost), "acknowledged writes lost", self.audit.lost),
             (len(self.wrong), "wrong answers", self.wrong),
             (len(self.audit.duplicates), "duplicates", self.audit.duplicates),
+            (len(self.audit.invented), "invented writes", self.audit.invented),
             (server_errors, "requests answered 500", []),
             (len(self.witness.shrunken), "counters that fell", sorted(self.witness.shrunken)),
         ]
@@ -42,6 +40,13 @@ class Outcome:
         allowed = self.drill.bounds.failed
         if allowed is not None and self.figures.failures > allowed:
             found.append(f"{self.figures.failures} requests failed, allowed are {allowed}{_examples(self.causes)}")
+        unseen = [
+            (self.witness.live_failures, self.witness.live_asked, "times without liveness"),
+            (self.witness.missed, self.witness.looks, "times without metrics"),
+        ]
+        for count, asked, what in unseen:
+            if count > self.drill.bounds.unseen or not asked:
+                found.append(f"{count} of {asked} {what}, allowed are {self.drill.bounds.unseen}")
         if self.error:
             found.append(self.error)
         return found
@@ -53,8 +58,9 @@ class Outcome:
             (figures.absent_reads, bounds.absent_reads, "without a successful read"),
             (figures.absent_writes, bounds.absent_writes, "without a successful write"),
             (figures.recovered, bounds.recovered, "until all was well"),
+            (self.witness.slowest_live, bounds.live, "for liveness"),
         ]
-        found = [f"{value:.1f} s {what}, allowed are {limit:g}" for value, limit, what in times if value > limit]
+        found = [f"{value:.2g} s {what}, allowed are {limit:g}" for value, limit, what in times if value > limit]
         if alerts := {name: state for name, state in self.witness.alerts.items() if name not in self.drill.alerts}:
             found.append(f"alerts that aren't so: {', '.join(f'{name} ({state})' for name, state in alerts.items())}")
         if self.witness.holes:
@@ -71,9 +77,10 @@ class Outcome:
             "lost": self.audit.lost,
             "wrong": self.wrong,
             "duplicates": self.audit.duplicates,
+            "invented": self.audit.invented,
             "happened_without_acknowledgement": self.audit.unacknowledged,
             "slowest_liveness": self.witness.slowest_live,
-            "liveness_failures": self.witness.live_failures,
+            "liveness_failures": [self.witness.live_failures, self.witness.live_asked],
             "alerts": self.witness.alerts,
             "counters_that_fell": sorted(self.witness.shrunken),
             "figures_of_members_with_a_hole": sorted(self.witness.holes),

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 
 from drill.drills import Bounds, Drill
-from drill.load import NO_CONNECTION, Load, person
+from drill.load import NO_CONNECTION, Load, in_doubt, person
 from drill.members import BURNING
-from drill.service import Service
+from drill.service import DrillError, Service
 
 WRITES = 1_000
 AT_ONCE = 32
@@ -31,12 +36,12 @@ async def repeat(service: Service, load: Load) -> None:
     async def create(http: aiohttp.ClientSession, number: int) -> int:
         async with limit:
             new, key = person(), {"Idempotency-Key": str(uuid.uuid4())}
-            first = await _until_acknowledged(http, new, key)
-            again = await _until_acknowledged(http, new, key) if number % 2 else first
-            load.ledger.created(new["email"], first[1])
-            if again[1] != first[1]:
-                load.ledger.wrong.append(f"{new['email']}: {again[1]} for a repeat of what was {first[1]}")
-            return first[0] + again[0] - 2
+            first = await until_acknowledged(load, http, new, key)
+            load.ledger.created(new["email"], first.answer)
+            again = await until_acknowledged(load, http, new, key) if number % 2 else first
+            if again.answer != first.answer:
+                load.ledger.wrong.append(f"{new['email']}: {again.answer} for a repeat of what was {first.answer}")
+            return first.tries + again.tries - 2
 
     try:
         timeout = aiohttp.ClientTimeout(total=30)
@@ -49,24 +54,33 @@ async def repeat(service: Service, load: Load) -> None:
     await service.wait_until_whole()
 
 
-async def _until_acknowledged(
-    http: aiohttp.ClientSession, new: dict[str, object], key: dict[str, str]
-) -> tuple[int, dict[str, object]]:
-    """How often it was sent, and the answer."""
+@dataclass(frozen=True)
+class Acknowledged:
+    """How often a create was sent until there was this answer, and how many seconds that took."""
+
+    tries: int
+    seconds: float
+    answer: dict[str, Any]
+
+
+async def until_acknowledged(
+    load: Load, http: aiohttp.ClientSession, new: Mapping[str, Any], key: Mapping[str, str]
+) -> Acknowledged:
+    """Repeat a create with this key until it's acknowledged. Raises `DrillError` after `TRIES`, or for a refusal."""
+    began = time.monotonic()
     for tries in range(1, TRIES + 1):
         status = NO_CONNECTION
-        try:
+        with suppress(aiohttp.ClientError, TimeoutError):
             async with http.post("/users", json=new, headers=key) as answer:
                 status = answer.status
                 if status == 201:
-                    found: dict[str, object] = await answer.json()
-                    return tries, found
-        except (aiohttp.ClientError, TimeoutError):
-            pass
-        if status != NO_CONNECTION and status < 500:
-            raise AssertionError(f"a create with a key of its own was answered {status}")
+                    return Acknowledged(tries, time.monotonic() - began, await answer.json())
+        if not in_doubt(status):
+            load.ledger.refused(new["email"], f"{status} at try {tries} with a key of its own")
+            raise DrillError(f"a create with a key of its own was answered {status}")
+        load.ledger.unanswered(new["email"])
         await asyncio.sleep(PAUSE)
-    raise TimeoutError(f"a create was not acknowledged after {TRIES} tries")
+    raise DrillError(f"a create was not acknowledged after {TRIES} tries")
 
 
 async def _kill(service: Service, over: asyncio.Event) -> None:

@@ -18,6 +18,7 @@ import httpx
 import psutil
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
+from pymongo.read_concern import ReadConcern
 
 from app.settings.model import Settings
 from stack.home import ROOT
@@ -145,13 +146,14 @@ class Service:
         return None
 
     def documents(self) -> list[Document]:
-        """All users, as the primary's majority has them."""
+        """All users, as the majority has them."""
         port = self.primary()
         if port is None:
             raise DrillError("there is no primary in the end")
         with self.member(port) as client:
             fields = {"email": 1, "name": 1, "version": 1}
-            return list(client["sluice"]["users"].find({"tags": "drill"}, fields))
+            users = client["sluice"].get_collection("users", read_concern=ReadConcern("majority"))
+            return list(users.find({}, fields))
 
     def forget(self) -> None:
         """Delete all users, for the next drill."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
+from yarl import URL
 
 EVERY = 0.5
 """Seconds between two looks at the metrics and the alerts."""
 LIVE_EVERY = 0.1
+PATIENCE = 5.0
+"""Seconds; the service has given up most requests by then."""
 
 
 @dataclass
@@ -23,8 +27,10 @@ class Witness:
     nginx: str
     prometheus: str
     slowest_live: float = 0.0
-    """Seconds that liveness took at most, asked of the API itself; infinite where it failed."""
+    """Seconds that an answer of liveness took at most, asked of the API itself."""
+    live_asked: int = 0
     live_failures: int = 0
+    """How often it was no 200, or no answer within `PATIENCE`."""
     alerts: dict[str, str] = field(default_factory=dict)
     """Each alert that was pending or firing, and the worse of both."""
     shrunken: set[str] = field(default_factory=set)
@@ -36,12 +42,15 @@ class Witness:
     """Looks at the metrics that got no answer."""
 
     async def __aenter__(self) -> Witness:
-        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5))
+        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE))
         self._over = asyncio.Event()
         self._last: Mapping[str, float] = {}
         self._members: set[tuple[str, str]] = set()
         self._before = set(await self._states())
-        self._tasks = [asyncio.create_task(task) for task in (self._watch_live(), self._watch_figures())]
+        self._tasks = [
+            asyncio.create_task(asyncio.to_thread(self._watch_live)),
+            asyncio.create_task(self._watch_figures()),
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -51,18 +60,22 @@ class Witness:
         finally:
             await self._http.close()
 
-    async def _watch_live(self) -> None:
+    def _watch_live(self) -> None:
+        """In a thread, since the loop is the callers'; on a new connection each time, as orchestrators ask."""
+        address = URL(self.api)
         while not self._over.is_set():
             began = time.monotonic()
+            self.live_asked += 1
+            connection = http.client.HTTPConnection(address.host or "", address.port, timeout=PATIENCE)
             try:
-                async with self._http.get(f"{self.api}/health/live") as answer:
-                    await answer.read()
-                    self.live_failures += answer.status != 200
-            except (aiohttp.ClientError, TimeoutError):
+                connection.request("GET", "/health/live")
+                self.live_failures += connection.getresponse().status != 200
+            except (OSError, http.client.HTTPException):
                 self.live_failures += 1
-            else:
-                self.slowest_live = max(self.slowest_live, time.monotonic() - began)
-            await asyncio.sleep(LIVE_EVERY)
+            finally:
+                connection.close()
+            self.slowest_live = max(self.slowest_live, time.monotonic() - began)
+            time.sleep(LIVE_EVERY)
 
     async def _watch_figures(self) -> None:
         while not self._over.is_set():
