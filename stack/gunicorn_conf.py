@@ -16,3 +16,7 @@ for _name in os.environ.get(_NAMES, "").split():
 os.environ.update(_given)
 os.environ[_NAMES] = " ".join(_given)
 globals().update(runpy.run_path("gunicorn.conf.py"))
+
+# A killed master's workers go on serving, and the next one must be able to listen meanwhile. Whether a stack's ports
+# are its own is found out before anything is started.
+reuse_port = True
