@@ -13,6 +13,7 @@ from pathlib import Path
 
 import uvloop
 
+from drill import namespaces
 from drill.catalogue import DRILLS, QUICK
 from drill.outcome import Outcome
 from drill.report import DRIVERS, refresh, table
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for drill in DRILLS.values():
             print(f"{drill.name:{width}}  {drill.about}{' (quick)' if drill.quick else ''}")
         return 0
+    namespaces.enter(sys.argv[1:] if arguments is None else arguments)
+    if namespaces.inside():
+        namespaces.furnish()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything that was started ends
     names = given.names or (QUICK if given.quick else list(DRILLS))
     outcomes: list[Outcome] = []
@@ -56,6 +60,9 @@ def _run(driver: str, names: Sequence[str], outcomes: list[Outcome]) -> None:
         service = Service(Path(folder), driver)
         try:
             for name in names:
+                if DRILLS[name].isolated and not namespaces.inside():
+                    print(f"==> skipped: {name}: {namespaces.why_not()}", flush=True)
+                    continue
                 print(f"==> {name} ({driver}): {DRILLS[name].about}", end="", flush=True)
                 started = time.monotonic()
                 try:

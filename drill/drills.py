@@ -25,6 +25,8 @@ class Bounds:
     recovered: float = math.inf
     live: float = 0.1
     """Seconds that liveness may take."""
+    counted: Mapping[str, float] = field(default_factory=dict)
+    """What a drill counts of its own may be at most this."""
     unseen: int = 0
     """How often liveness, and how often the metrics, may get no answer: where it's the asked that was killed."""
 
@@ -47,5 +49,9 @@ class Drill:
     alerts: frozenset[str] = frozenset()
     """Those that may come up: what they say is so."""
     quick: bool = False
+    isolated: bool = False
+    """It needs a network or file systems of its own."""
+    keeps_connections: bool = True
+    """Without, each request has a connection of its own."""
     expects_failures: bool = False
     """The load itself is more than fits: it begins when the fault does, and ends with it."""

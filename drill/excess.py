@@ -26,7 +26,7 @@ Caller = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 async def crowd(service: Service, number: int, behave: Caller) -> None:
     """So many clients of nginx at once, for a while; a connection that is refused or cut is no news here."""
-    _allow_files(number + 1_000)
+    allow_files(number + 1_000)
     host, port = "127.0.0.1", service.layout.http.number
 
     async def one() -> None:
@@ -50,7 +50,8 @@ async def crowd(service: Service, number: int, behave: Caller) -> None:
             raise outcome
 
 
-def _allow_files(number: int) -> None:
+def allow_files(number: int) -> None:
+    """So many open files of the drills' own. Raises `DrillError`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < number:
         raise DrillError(f"this system allows {hard} open files, {number} are needed (ulimit -n)")
@@ -175,7 +176,7 @@ DRILLS = [
         "impatient-clients",
         f"clients who give up after {PATIENCE:g} s",
         give_up,
-        Bounds(),
+        Bounds(counted={"% of the queries were for the dead": 2}),
         settings={"MAX_POOL_SIZE": "1"},
         rate=2.0,  # nearly all queries are those clients'
         callers=2,

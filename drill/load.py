@@ -53,6 +53,7 @@ class Load:
     )
     headers: Mapping[str, str] = field(default_factory=dict)
     patience: float = PATIENCE
+    keeps_connections: bool = True
     ledger: Ledger = field(default_factory=Ledger)
     records: list[Record] = field(default_factory=list)
     causes: set[str] = field(default_factory=set)
@@ -62,7 +63,11 @@ class Load:
 
     async def __aenter__(self) -> Load:
         self.started = time.monotonic()
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+        connector = (
+            aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+            if self.keeps_connections
+            else aiohttp.TCPConnector(limit=0, force_close=True)
+        )
         self._http = aiohttp.ClientSession(
             self.url, connector=connector, timeout=aiohttp.ClientTimeout(total=self.patience), headers=self.headers
         )

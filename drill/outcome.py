@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -61,6 +62,8 @@ class Outcome:
             (self.witness.slowest_live, bounds.live, "for liveness"),
         ]
         found = [f"{value:.2g} s {what}, allowed are {limit:g}" for value, limit, what in times if value > limit]
+        counted = [(self.notes.get(what, math.inf), limit, what) for what, limit in bounds.counted.items()]
+        found += [f"{number:.3g} {what}, allowed are {limit:g}" for number, limit, what in counted if number > limit]
         if alerts := {name: state for name, state in self.witness.alerts.items() if name not in self.drill.alerts}:
             found.append(f"alerts that aren't so: {', '.join(f'{name} ({state})' for name, state in alerts.items())}")
         if self.witness.holes:

@@ -24,7 +24,7 @@ async def run(drill: Drill, service: Service) -> Outcome:
     await asyncio.to_thread(lambda: service.up(**drill.settings))
     await service.wait_until_whole()
     await asyncio.to_thread(service.forget)
-    load = Load(service.url, callers=drill.callers, rate=drill.rate)
+    load = Load(service.url, callers=drill.callers, rate=drill.rate, keeps_connections=drill.keeps_connections)
     witness = Witness(service.api_url, service.url, service.prometheus_url)
     error = None
     async with load, witness:

@@ -21,6 +21,7 @@ from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from app.settings.model import Settings
+from drill import namespaces
 from stack.home import ROOT
 from stack.layout import Layout
 from stack.mongod import find_mongod
@@ -28,6 +29,13 @@ from stack.supervise import Supervisor
 
 Document = dict[str, Any]
 WORKERS = 2
+MOST_CONNECTIONS = 500
+"""Of each member: more than the workers' pools may have, and few enough to be used up."""
+STATISTICS, LOGS = 16, 256
+"""MB that there is room for, in file systems of their own."""
+
+
+_PORT = 'for word; do if [ "$last" = --port ]; then port=$word; fi; last=$word; done\n'
 
 
 class DrillError(Exception):
@@ -45,8 +53,18 @@ class Service:
         self.layout = Layout.on_free_ports(self.folder)
         self._settings: dict[str, str] | None = None
         self.layout.mongod.parent.mkdir(parents=True, exist_ok=True)
-        self.layout.mongod.write_text(f'#!/bin/sh\nexec "{find_mongod()}" "$@" --setParameter enableTestCommands=1\n')
+        group = f'setpriv --regid "$port" --clear-groups "{find_mongod()}"' if namespaces.inside() else find_mongod()
+        self.layout.mongod.write_text(
+            f'#!/bin/sh\n{_PORT}exec {group} "$@" --setParameter enableTestCommands=1 --maxConns {MOST_CONNECTIONS}\n'
+        )
         self.layout.mongod.chmod(0o755)
+        if namespaces.inside():
+            self.layout.make_shared()
+            for folder, megabytes in self._mounts.items():
+                folder.mkdir(parents=True)
+                namespaces.mount(folder, megabytes)
+            for port in self.members:  # a member that can't write its log ends, which is MongoDB's way
+                (self.layout.logs / f"mongod-{port}.log").symlink_to(self.folder / f"mongod-{port}.log")
 
     # Its life
 
@@ -63,7 +81,17 @@ class Service:
         self._settings = settings
 
     def down(self) -> None:
+        for folder in self._mounts if namespaces.inside() else ():
+            namespaces.unmount(folder)
         self._run("stack.down", "--purge", environment=dict(os.environ))
+
+    @property
+    def statistics(self) -> Path:
+        return self.layout.shared / "statistics"
+
+    @property
+    def _mounts(self) -> dict[Path, int]:
+        return {self.statistics: STATISTICS, self.layout.logs: LOGS}
 
     def _run(self, module: str, *arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
         paths = {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'api'}"}
@@ -111,6 +139,10 @@ class Service:
 
     def mongod(self, port: int) -> int:
         return self.supervisor.pid(f"mongod-{port}")
+
+    def group(self, port: int) -> int:
+        """The group that this member runs as in a network of its own, which tells its packets from others'."""
+        return port
 
     def signal(self, number: int, *pids: int) -> None:
         for pid in pids:
