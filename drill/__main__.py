@@ -13,7 +13,7 @@ from pathlib import Path
 
 import uvloop
 
-from drill import namespaces
+from drill import namespaces, soak
 from drill.catalogue import DRILLS, QUICK
 from drill.outcome import Outcome
 from drill.report import DRIVERS, refresh, table
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if namespaces.inside():
         namespaces.furnish()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything that was started ends
+    DRILLS["soak"] = soak.drill(given.minutes)
     names = given.names or (QUICK if given.quick else list(DRILLS))
     outcomes: list[Outcome] = []
     try:
@@ -90,6 +91,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="those that the tests run")
     parser.add_argument("--driver", action="append", choices=DRIVERS, help="default: pymongo; may be both")
     parser.add_argument("--report", action="store_true", help="put the table into docs/reliability.md, too")
+    parser.add_argument("--minutes", type=float, default=soak.MINUTES, metavar="N", help="of the soak (%(default)g)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.names if name not in DRILLS]:

@@ -27,6 +27,8 @@ class Bounds:
     """Seconds that liveness may take."""
     counted: Mapping[str, float] = field(default_factory=dict)
     """What a drill counts of its own may be at most this."""
+    flat: Mapping[str, float] = field(default_factory=dict)
+    """How many times the median of its first third the median of a series' last third may be."""
     unseen: int = 0
     """How often liveness, and how often the metrics, may get no answer: where it's the asked that was killed."""
 

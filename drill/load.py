@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Literal
 
 import aiohttp
@@ -16,6 +17,8 @@ import aiohttp
 from drill.ledger import Ledger, Promise
 
 Kind = Literal["read", "write"]
+Series = dict[str, list[tuple[float, float]]]
+"""By what it is: seconds, and the value then."""
 NO_CONNECTION = 0
 """The status of a request that got no answer."""
 PATIENCE = 30.0
@@ -60,6 +63,8 @@ class Load:
     """What went wrong where there was no answer, in the client's words."""
     notes: dict[str, float] = field(default_factory=dict)
     """What a drill has counted of its own, by what it is."""
+    series: Series = field(default_factory=dict)
+    """What it has measured over time."""
 
     async def __aenter__(self) -> Load:
         self.started = time.monotonic()
@@ -95,7 +100,8 @@ class Load:
 
     def p99(self, start: float, end: float) -> float:
         """Seconds that 99 % of the requests that began then took at most; 0 without any."""
-        taken = sorted(record.seconds for record in self.records if start <= record.began < end)
+        later = takewhile(lambda record: record.ended >= start, reversed(self.records))  # they are as they ended
+        taken = sorted(record.seconds for record in later if start <= record.began < end)
         return taken[int(0.99 * len(taken))] if taken else 0.0
 
     # Requests

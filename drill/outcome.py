@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
 from typing import Any
 
 from drill.drills import Drill
 from drill.figures import Figures
 from drill.ledger import Audit
+from drill.load import Series
 from drill.truth import Witness
 
 
@@ -24,6 +27,7 @@ class Outcome:
     causes: list[str]
     notes: dict[str, float]
     witness: Witness
+    series: Series = field(default_factory=dict)
     error: str | None = None
 
     def broken(self) -> list[str]:
@@ -64,6 +68,10 @@ class Outcome:
         found = [f"{value:.2g} s {what}, allowed are {limit:g}" for value, limit, what in times if value > limit]
         counted = [(self.notes.get(what, math.inf), limit, what) for what, limit in bounds.counted.items()]
         found += [f"{number:.3g} {what}, allowed are {limit:g}" for number, limit, what in counted if number > limit]
+        for what, most in bounds.flat.items():
+            first, last = _thirds(self.series.get(what, []))
+            if not last <= most * first:
+                found.append(f"{what}: {last:.3g} in the last third, {first:.3g} in the first")
         if alerts := {name: state for name, state in self.witness.alerts.items() if name not in self.drill.alerts}:
             found.append(f"alerts that aren't so: {', '.join(f'{name} ({state})' for name, state in alerts.items())}")
         if self.witness.holes:
@@ -90,9 +98,18 @@ class Outcome:
             "metrics_missed": [self.witness.missed, self.witness.looks],
             "causes": self.causes,
             "notes": self.notes,
+            "series": self.series,
             "broken": self.broken(),
             "late": self.late(),
         }
+
+
+def _thirds(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The medians of the first and of the last third; no numbers where there are none."""
+    values = [value for _, value in points]
+    if len(values) < 3:
+        return math.nan, math.nan
+    return median(values[: len(values) // 3]), median(values[-(len(values) // 3) :])
 
 
 def _examples(which: list[str] | set[str]) -> str:

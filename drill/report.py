@@ -68,6 +68,13 @@ def refresh(outcomes: Sequence[Outcome], page: Path = PAGE) -> None:
     order = {(name, driver): number for number, (name, driver) in enumerate(product(DRILLS, DRIVERS))}
     kept = sorted(rows.keys() & order.keys(), key=order.__getitem__)
     body = "\n".join(notes[key] for key in kept if key in notes)
+    picture = page.with_name("soak.png")
+    if series := next((outcome.series for outcome in reversed(outcomes) if outcome.series), None):
+        from drill.plot import draw  # matplotlib takes its time, and is not everywhere
+
+        draw(series, picture)
+    if picture.exists():
+        body += f"\n\n![Memory, descriptors, connections, files and latency over the time of the soak]({picture.name})"
     page.write_text(f"{text[:start]}\n{_aligned([rows[key] for key in kept])}\n\n{body}\n\n{text[end:]}")
 
 

@@ -46,5 +46,5 @@ async def run(drill: Drill, service: Service) -> Outcome:
         error = error or str(problem)
     return Outcome(
         drill, service.driver, figures(load, trouble), audit, load.ledger.wrong, sorted(load.causes)[:10],
-        load.notes, witness, error,
+        load.notes, witness, load.series, error,
     )  # fmt: skip

@@ -29,7 +29,7 @@ from stack.supervise import Supervisor
 
 Document = dict[str, Any]
 WORKERS = 2
-MOST_CONNECTIONS = 500
+MOST_CONNECTIONS = 800
 """Of each member: more than the workers' pools may have, and few enough to be used up."""
 STATISTICS, LOGS = 16, 256
 """MB that there is room for, in file systems of their own."""

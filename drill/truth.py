@@ -15,6 +15,10 @@ from yarl import URL
 EVERY = 0.5
 """Seconds between two looks at the metrics and the alerts."""
 LIVE_EVERY = 0.1
+SETTLED = 3.0
+"""Seconds after which a member that has come back says everything of itself again."""
+OF_THE_PRIMARY = frozenset({"mongodb_member_replication_lag_seconds"})
+"""Figures that nobody has while there is none."""
 PATIENCE = 5.0
 """Seconds; the service has given up most requests by then."""
 
@@ -36,7 +40,7 @@ class Witness:
     shrunken: set[str] = field(default_factory=set)
     """Counters that fell."""
     holes: set[str] = field(default_factory=set)
-    """Figures of members that answer which were gone from `/metrics`, having been there."""
+    """Figures of members that have answered for `SETTLED` which were gone from `/metrics`, having been there."""
     looks: int = 0
     missed: int = 0
     """Looks at the metrics that got no answer."""
@@ -46,6 +50,7 @@ class Witness:
         self._over = asyncio.Event()
         self._last: Mapping[str, float] = {}
         self._members: set[tuple[str, str]] = set()
+        self._up_since: dict[str, float] = {}
         self._before = set(await self._states())
         self._tasks = [
             asyncio.create_task(asyncio.to_thread(self._watch_live)),
@@ -107,8 +112,12 @@ class Witness:
                 elif family.type == "counter" and sample.name.endswith("_total"):
                     counters[sample.name] = counters.get(sample.name, 0.0) + sample.value
         self.shrunken |= {name for name, value in self._last.items() if counters.get(name, 0.0) < value}
-        missing = self._members - members
-        self.holes |= {f"{name} of {member}" for member, name in missing if member in up or name == "mongodb_member_up"}
+        now = time.monotonic()
+        self._up_since = {member: self._up_since.get(member, now) for member in up}
+        settled = {member for member, since in self._up_since.items() if now - since > SETTLED}
+        for member, name in self._members - members:
+            if name == "mongodb_member_up" or (member in settled and name not in OF_THE_PRIMARY):
+                self.holes.add(f"{name} of {member}")
         self._last = counters
         self._members |= members
 

@@ -15,8 +15,17 @@ from drill.service import Service
 RECYCLING = 15.0
 CONNECTIONS = 200
 RELOADS = 10
-BUSY = frozenset({"WorkerNotReady", "WorkerRestarts", "LatencyBudgetBurnsFast", "LatencyBudgetBurnsSlowly"})
-"""Workers start, and while they do, requests take longer: so it is."""
+BUSY = frozenset(
+    {
+        "WorkerNotReady",
+        "WorkerRestarts",
+        "EventLoopLag",
+        "EventLoopBlocked",
+        "LatencyBudgetBurnsFast",
+        "LatencyBudgetBurnsSlowly",
+    }
+)
+"""Workers start, and while they do, the others have less of the machine: so it is."""
 
 
 async def kill_one(service: Service, load: Load) -> None:

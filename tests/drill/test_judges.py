@@ -195,14 +195,15 @@ async def nothing(service: Service, load: Load) -> None:
     """No fault."""
 
 
-BOUNDS = Bounds(failed=3, absent_reads=1, absent_writes=2, recovered=4)
+BOUNDS = Bounds(failed=3, absent_reads=1, absent_writes=2, recovered=4, counted={"queries": 2}, flat={"memory": 1.1})
+LEVEL = [(float(second), 10.0) for second in range(9)]
 DRILL = Drill("reload", "nothing fails", nothing, BOUNDS, alerts=frozenset({"Known"}))
 
 
 def good() -> Outcome:
     witness = Witness("", "", "", slowest_live=0.09, live_asked=90, looks=20, alerts={"Known": "firing"})
     found = Figures(1_000, {"503": 3}, 0.9, 1.9, 2.0, 3.9)
-    return Outcome(DRILL, "pymongo", found, Audit(500, [], [], 2), [], [], {}, witness)
+    return Outcome(DRILL, "pymongo", found, Audit(500, [], [], 2), [], [], {"queries": 2}, witness, {"memory": LEVEL})
 
 
 def test_what_is_within_its_bounds_is_neither_broken_nor_late() -> None:
@@ -238,6 +239,13 @@ def test_what_may_never_be_is_broken(change: dict[str, Any], said: str) -> None:
         ({"figures": replace(good().figures, recovered=4.2)}, "4.2 s until all was well, allowed are 4"),
         ({"witness": replace(good().witness, slowest_live=0.12)}, "0.12 s for liveness, allowed are 0.1"),
         ({"witness": replace(good().witness, alerts={"False": "pending"})}, "alerts that aren't so: False (pending)"),
+        ({"notes": {"queries": 2.1}}, "2.1 queries, allowed are 2"),
+        ({"notes": {}}, "inf queries, allowed are 2"),
+        (
+            {"series": {"memory": [(time_, value + time_) for time_, value in LEVEL]}},
+            "memory: 17 in the last third, 11 in the first",
+        ),
+        ({"series": {}}, "memory: nan in the last third, nan in the first"),
         ({"witness": replace(good().witness, holes={"up of a"})}, "1 figures of members with a hole: up of a"),
     ],
 )
@@ -264,16 +272,18 @@ def test_where_what_was_asked_is_killed_some_looks_may_get_no_answer() -> None:
 def test_a_report_keeps_what_it_says_of_other_drills(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}{END}\nafter\n")
-    first = replace(good(), notes={"workers replaced": 3.0})
+    unbound = replace(DRILL, bounds=replace(BOUNDS, flat={}))
+    first = replace(good(), drill=unbound, series={}, notes={"queries": 2, "workers replaced": 3.0})
     refresh([first, replace(first, driver="motor")], page)
-    refresh([replace(good(), drill=replace(DRILL, name="herd"))], page)
-    refresh([replace(good(), wrong=["a is b"])], page)
+    refresh([replace(first, notes={"queries": 2}, drill=replace(unbound, name="herd"))], page)
+    refresh([replace(first, notes={"queries": 2}, wrong=["a is b"])], page)
     lines = page.read_text().splitlines()
     assert (lines[0], lines[-1]) == ("before", "after")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     assert rows[0] == list(COLUMNS)
     assert [cells[:2] for cells in rows[1:]] == [["reload", "pymongo"], ["reload", "motor"], ["herd", "pymongo"]]
     assert [line for line in lines if line.startswith("- ")] == [
-        "- `reload` (pymongo): Missed: 1 wrong answers: a is b",
-        "- `reload` (motor): 3 workers replaced",
+        "- `reload` (pymongo): 2 queries. Missed: 1 wrong answers: a is b",
+        "- `reload` (motor): 2 queries; 3 workers replaced",
+        "- `herd` (pymongo): 2 queries",
     ]
