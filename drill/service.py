@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
@@ -208,7 +209,7 @@ class Service:
         """Wait for a primary, two secondaries and all workers, each ready. Raises `DrillError`."""
 
         def whole() -> bool:
-            answer = httpx.get(f"{self.url}/health", timeout=5).json()
+            answer = self._ask("/health")
             return answer["status"] == "ok" and answer["workers"] == WORKERS and self.primary() is not None
 
         await self.until(whole, seconds, "the stack is not whole")
@@ -217,17 +218,26 @@ class Service:
         """Wait for as many workers as there shall be, none of them one of these. Raises `DrillError`."""
 
         def there() -> bool:
-            stats = httpx.get(f"{self.url}/connection-stats", timeout=5).json()["connection_pool_stats"]
+            stats = self._ask("/connection-stats")["connection_pool_stats"]
             pids = {worker["pid"] for worker in stats["workers"] if worker["ready"]}
             return len(pids) == WORKERS and not pids & old
 
         await self.until(there, seconds, "the workers are not replaced")
 
+    def _ask(self, path: str) -> Any:
+        """The JSON that nginx answers, whatever the status."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.layout.http.number, timeout=5)
+        try:
+            connection.request("GET", path)
+            return json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+
     async def until(self, condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
         """Wait for it; a failed request means not yet. Raises `DrillError`."""
         limit = time.monotonic() + seconds
         while True:
-            with suppress(httpx.HTTPError, PyMongoError, psutil.Error, KeyError, ValueError, OSError):
+            with suppress(http.client.HTTPException, PyMongoError, psutil.Error, KeyError, ValueError, OSError):
                 if await asyncio.to_thread(condition):
                     return
             if time.monotonic() > limit:
