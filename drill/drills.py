@@ -55,5 +55,7 @@ class Drill:
     """It needs a network or file systems of its own."""
     keeps_connections: bool = True
     """Without, each request has a connection of its own."""
+    arriving: float = 0.0
+    """Seconds over which the callers come."""
     expects_failures: bool = False
     """The load itself is more than fits: it begins when the fault does, and ends with it."""

@@ -57,6 +57,8 @@ class Load:
     headers: Mapping[str, str] = field(default_factory=dict)
     patience: float = PATIENCE
     keeps_connections: bool = True
+    arriving: float = 0.0
+    """Seconds over which they come, one after the other."""
     ledger: Ledger = field(default_factory=Ledger)
     records: list[Record] = field(default_factory=list)
     causes: set[str] = field(default_factory=set)
@@ -77,7 +79,8 @@ class Load:
             self.url, connector=connector, timeout=aiohttp.ClientTimeout(total=self.patience), headers=self.headers
         )
         self._over = asyncio.Event()
-        self._tasks = [asyncio.create_task(self._call()) for _ in range(self.callers)]
+        comes = self.arriving / self.callers
+        self._tasks = [asyncio.create_task(self._call(number * comes)) for number in range(self.callers)]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -98,15 +101,17 @@ class Load:
             await asyncio.sleep(0.1)
         return False
 
-    def p99(self, start: float, end: float) -> float:
-        """Seconds that 99 % of the requests that began then took at most; 0 without any."""
+    def p99(self, start: float, end: float, *, good: bool = False) -> float:
+        """Seconds that 99 % of the requests (`good`: of those that succeeded) that began then took at most; 0 without
+        any."""
         later = takewhile(lambda record: record.ended >= start, reversed(self.records))  # they are as they ended
-        taken = sorted(record.seconds for record in later if start <= record.began < end)
+        taken = sorted(record.seconds for record in later if start <= record.began < end and record.good >= good)
         return taken[int(0.99 * len(taken))] if taken else 0.0
 
     # Requests
 
-    async def _call(self) -> None:
+    async def _call(self, later: float) -> None:
+        await asyncio.sleep(later)
         kinds, weights = list(self.mix), list(self.mix.values())
         ways: dict[str, Callable[[], Awaitable[None]]] = {
             "read": self._read, "list": self._list, "create": self._create, "bulk": self._bulk,

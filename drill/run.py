@@ -24,7 +24,10 @@ async def run(drill: Drill, service: Service) -> Outcome:
     await asyncio.to_thread(lambda: service.up(**drill.settings))
     await service.wait_until_whole()
     await asyncio.to_thread(service.forget)
-    load = Load(service.url, callers=drill.callers, rate=drill.rate, keeps_connections=drill.keeps_connections)
+    load = Load(
+        service.url, callers=drill.callers, rate=drill.rate, keeps_connections=drill.keeps_connections,
+        arriving=drill.arriving,
+    )  # fmt: skip
     witness = Witness(service.api_url, service.url, service.prometheus_url)
     error = None
     async with load, witness:

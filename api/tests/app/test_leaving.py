@@ -14,6 +14,7 @@ import uvicorn
 
 from app.serving.http_protocol import HttpProtocol
 from app.serving.leaving import PatientServer
+from app.serving.succession import Board
 from tests.app.connection import ask, receive, receive_all
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class Worker:
             gate, http=HttpProtocol, lifespan="off", log_level="error",
             timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=20,
         )  # fmt: skip
-        self.server = PatientServer(config)
+        self.board = Board()
+        self.server = PatientServer(config, self.board.take())
         self.address = listening.getsockname()
         self.task = asyncio.create_task(self.server.serve(sockets=[listening]))
 
