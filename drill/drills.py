@@ -29,11 +29,14 @@ class Bounds:
     """What a drill counts of its own may be at most this."""
     flat: Mapping[str, float] = field(default_factory=dict)
     """How many times the median of its first third the median of a series' last third may be."""
-    unseen: int = 0
-    """How often liveness, and how often the metrics, may get no answer: where it's the asked that was killed."""
+    unseen: int | None = 0
+    """How often liveness, and how often the metrics, may get no answer, as it's the asked that is killed; None: any
+    number of times."""
 
 
-PLANNED = Bounds(failed=0)
+STARTING = 0.5
+"""Seconds that liveness may take where workers start, who need a processor for themselves."""
+PLANNED = Bounds(failed=0, live=STARTING)
 """What somebody ordered may cost nobody anything."""
 
 

@@ -8,7 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 
-from drill.drills import Bounds, Drill
+from drill.drills import STARTING, Bounds, Drill
 from drill.load import Load
 from drill.members import BURNING
 from drill.namespaces import filter_packets
@@ -86,7 +86,7 @@ DRILLS = [
         "connections-refused",
         f"the primary refuses new connections for {LASTS:.0f} s, and a worker is killed",
         refuse,
-        Bounds(absent_reads=1, absent_writes=1, recovered=LASTS + 10, unseen=1),
+        Bounds(absent_reads=1, absent_writes=1, recovered=LASTS + 10, live=STARTING, unseen=1),
         alerts=RESTARTED,
         isolated=True,
     ),
@@ -94,7 +94,7 @@ DRILLS = [
         "connection-limit",
         f"the primary has no connection left for {LASTS:.0f} s, and a worker is killed",
         use_up_connections,
-        Bounds(absent_reads=1, absent_writes=1, recovered=LASTS + 10, unseen=1),
+        Bounds(absent_reads=1, absent_writes=1, recovered=LASTS + 10, live=STARTING, unseen=1),
         alerts=RESTARTED,
     ),
 ]

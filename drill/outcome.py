@@ -50,8 +50,9 @@ class Outcome:
             (self.witness.missed, self.witness.looks, "times without metrics"),
         ]
         for count, asked, what in unseen:
-            if count > self.drill.bounds.unseen or not asked:
-                found.append(f"{count} of {asked} {what}, allowed are {self.drill.bounds.unseen}")
+            most = asked if self.drill.bounds.unseen is None else self.drill.bounds.unseen
+            if count > most or not asked:
+                found.append(f"{count} of {asked} {what}, allowed are {most}")
         if self.error:
             found.append(self.error)
         return found

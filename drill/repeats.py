@@ -167,7 +167,7 @@ DRILLS = [
         "repeated-creates",
         f"{WRITES:,} creates with keys, through {KILLED} killed workers and a killed primary",
         repeat,
-        Bounds(absent_reads=6, absent_writes=6, recovered=15, unseen=KILLED, counted={TAKEN: 15}),
+        Bounds(absent_reads=6, absent_writes=6, recovered=15, live=1.5, unseen=KILLED, counted={TAKEN: 15}),
         callers=16,
         rate=50.0,
         alerts=BURNING | {"WorkerRestarts"},
@@ -180,6 +180,7 @@ DRILLS = [
         Bounds(
             absent_reads=3,
             absent_writes=3,
+            live=1.5,
             unseen=1,
             counted={TAKEN: 30, "requests of others failed after the workers were killed": 0},
         ),

@@ -101,7 +101,7 @@ DRILLS = [
         "descriptors-used-up",
         f"idle clients use up the workers' descriptors for {LASTS:.0f} s",
         use_up_descriptors,
-        Bounds(recovered=LASTS + 10),
-        alerts=BURNING,
+        Bounds(recovered=LASTS + 10, unseen=None),  # who has none can't take a connection
+        alerts=BURNING | {"ScrapeFailed", "ApiDown"},
     ),
 ]

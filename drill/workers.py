@@ -7,7 +7,7 @@ import signal
 import time
 from functools import partial
 
-from drill.drills import PLANNED, Bounds, Drill, Fault
+from drill.drills import PLANNED, STARTING, Bounds, Drill, Fault
 from drill.load import Load
 from drill.members import GONE, ask_to_step_down
 from drill.service import Service
@@ -85,7 +85,7 @@ async def recycle(service: Service, load: Load) -> None:
     load.notes["workers replaced"] = len(seen) - len(service.workers())
 
 
-KILLED = Bounds(absent_reads=1, absent_writes=1, recovered=5, unseen=1)
+KILLED = Bounds(absent_reads=1, absent_writes=1, recovered=5, live=STARTING, unseen=1)
 
 DRILLS = [
     Drill("worker-killed", "a worker is killed", kill_one, KILLED, alerts=BUSY, quick=True),
@@ -93,7 +93,7 @@ DRILLS = [
         "workers-killed",
         "all workers are killed",
         kill_all,
-        Bounds(absent_reads=3, absent_writes=3, recovered=5, unseen=1),
+        Bounds(absent_reads=1.5, absent_writes=1.5, recovered=5, live=1.5, unseen=1),
         alerts=BUSY,
     ),
     Drill(
@@ -108,7 +108,7 @@ DRILLS = [
         "rolling-restart",
         "every member is restarted in turn, then API and nginx reload",
         restart_everything,
-        Bounds(failed=0, absent_reads=3, absent_writes=3, recovered=30),
+        Bounds(failed=0, absent_reads=3, absent_writes=3, recovered=30, live=STARTING),
         keeps_connections=False,  # nginx before 1.27.4 closes idle ones at a reload; nginx-setting has what that costs
         alerts=BUSY | GONE,
     ),
@@ -125,7 +125,7 @@ DRILLS = [
         "nginx-setting",
         "a setting of nginx's is changed by up.sh, and back",
         changed("MAX_BODY_BYTES", "2000000"),
-        Bounds(absent_reads=1, absent_writes=1, recovered=10),
+        Bounds(absent_reads=1, absent_writes=1, recovered=10, live=STARTING),
         callers=CONNECTIONS,
         alerts=BUSY,
     ),
