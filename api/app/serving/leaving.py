@@ -81,6 +81,7 @@ class PatientServer(Server):
         """Until the connections that are open now have come to their end, for `timeout_keep_alive` at most, and for
         `SUCCESSION` while nobody else serves; for half of `timeout_graceful_shutdown` in any case."""
         self.server_state.leaving = True
+        self.limit_max_requests = None  # it has no further say, and `on_tick` none about turns
         self._place.leaves()
         orphan = os.getppid() != self._parent
         connections = self.server_state.connections
@@ -97,5 +98,8 @@ class PatientServer(Server):
                 return True
             return passed < self.config.timeout_keep_alive and bool(old & connections)
 
-        while needed():  # noqa: ASYNC110
+        looks = 0
+        while needed():
+            await self.on_tick(looks)  # the time of day in answers, and a sign of life for Gunicorn
             await asyncio.sleep(LOOK)  # uvicorn's set tells nobody
+            looks += 1
