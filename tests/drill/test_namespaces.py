@@ -21,7 +21,7 @@ async def main():
     namespaces.furnish()
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
-        refused = ("INPUT", "-p", "tcp", "--dport", f"{address[1]}", "--syn", "-j", "REJECT", "--reject-with", "tcp-reset")
+        refused = ("INPUT", "-p", "tcp", "--dport", f"{address[1]}", "--syn", "-j", "REJECT")
         socket.create_connection(address, 5).close()
         async with rules(refused):
             try:
