@@ -31,9 +31,7 @@ GONE = frozenset(
 """A member is away, or all are: these say so."""
 BURNING = GONE | {
     "ErrorBudgetBurnsFast",
-    "ErrorBudgetBurnsSlowly",
     "LatencyBudgetBurnsFast",
-    "LatencyBudgetBurnsSlowly",
 }
 
 

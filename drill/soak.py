@@ -90,7 +90,7 @@ def drill(minutes: float = MINUTES) -> Drill:
         soak(minutes),
         Bounds(failed=0, absent_reads=1, absent_writes=1, live=1, flat=FLAT),
         settings={"MAX_REQUESTS": "20000", "MAX_REQUESTS_JITTER": "5000"},
-        alerts=frozenset({"WorkerNotReady", "WorkerRestarts", "LatencyBudgetBurnsFast", "LatencyBudgetBurnsSlowly"}),
+        alerts=frozenset({"WorkerNotReady", "WorkerRestarts", "LatencyBudgetBurnsFast"}),
     )
 
 

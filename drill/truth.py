@@ -19,6 +19,8 @@ SETTLED = 3.0
 """Seconds after which a member that has come back says everything of itself again."""
 OF_THE_PRIMARY = frozenset({"mongodb_member_replication_lag_seconds"})
 """Figures that nobody has while there is none."""
+OVER_HOURS = frozenset({"ErrorBudgetBurnsSlowly", "LatencyBudgetBurnsSlowly"})
+"""Alerts that look back on the drills before, too."""
 PATIENCE = 5.0
 """Seconds; the service has given up most requests by then."""
 
@@ -86,7 +88,7 @@ class Witness:
         while not self._over.is_set():
             await self._look_at_figures()
             for name, state in (await self._states()).items():
-                if name not in self._before and self.alerts.get(name) != "firing":
+                if name not in self._before | OVER_HOURS and self.alerts.get(name) != "firing":
                     self.alerts[name] = state
             await asyncio.sleep(EVERY)
 

@@ -22,7 +22,6 @@ BUSY = frozenset(
         "EventLoopLag",
         "EventLoopBlocked",
         "LatencyBudgetBurnsFast",
-        "LatencyBudgetBurnsSlowly",
     }
 )
 """Workers start, and while they do, the others have less of the machine: so it is."""
