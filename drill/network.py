@@ -95,6 +95,6 @@ DRILLS = [
         f"the primary has no connection left for {LASTS:.0f} s, and a worker is killed",
         use_up_connections,
         Bounds(absent_reads=1, absent_writes=1, recovered=LASTS + 10, live=STARTING, unseen=1),
-        alerts=RESTARTED,
+        alerts=RESTARTED | {"MemberConnectionsNearLimit"},
     ),
 ]

@@ -6,6 +6,7 @@ import asyncio
 import resource
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from drill.drills import PLANNED, Bounds, Drill
 from drill.excess import allow_files
 from drill.load import Load
 from drill.members import BURNING
-from drill.service import Service
+from drill.service import DrillError, Service
 from drill.workers import BUSY
 
 LASTS = 6.0
@@ -69,10 +70,13 @@ async def use_up_descriptors(service: Service, load: Load) -> None:
                 connection.setblocking(False)
                 with suppress(OSError):
                     await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", service.layout.api.number))
-            await asyncio.sleep(LASTS)
-            load.notes["descriptors were left to the workers"] = float(
-                sum(worker.rlimit(resource.RLIMIT_NOFILE)[0] - worker.num_fds() for worker in workers)
-            )
+            least, limit = clients, time.monotonic() + LASTS
+            while time.monotonic() < limit:
+                left = sum(worker.rlimit(resource.RLIMIT_NOFILE)[0] - worker.num_fds() for worker in workers)
+                least = min(least, left)
+                await asyncio.sleep(0.1)
+            if least > 1:
+                raise DrillError(f"{least} descriptors were left to the workers at least")
     finally:
         for worker, limits in zip(workers, before, strict=True):
             with suppress(psutil.NoSuchProcess):
