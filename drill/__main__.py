@@ -13,9 +13,10 @@ from pathlib import Path
 
 import uvloop
 
+from drill import namespaces, soak
 from drill.catalogue import DRILLS, QUICK
 from drill.outcome import Outcome
-from drill.report import refresh, table
+from drill.report import DRIVERS, refresh, table
 from drill.run import run
 from drill.service import DrillError, Service
 
@@ -27,7 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for drill in DRILLS.values():
             print(f"{drill.name:{width}}  {drill.about}{' (quick)' if drill.quick else ''}")
         return 0
+    namespaces.enter(sys.argv[1:] if arguments is None else arguments)
+    if namespaces.inside():
+        namespaces.furnish()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything that was started ends
+    DRILLS["soak"] = soak.drill(given.minutes)
     names = given.names or (QUICK if given.quick else list(DRILLS))
     outcomes: list[Outcome] = []
     try:
@@ -56,6 +61,9 @@ def _run(driver: str, names: Sequence[str], outcomes: list[Outcome]) -> None:
         service = Service(Path(folder), driver)
         try:
             for name in names:
+                if DRILLS[name].isolated and not namespaces.inside():
+                    print(f"==> skipped: {name}: {namespaces.why_not()}", flush=True)
+                    continue
                 print(f"==> {name} ({driver}): {DRILLS[name].about}", end="", flush=True)
                 started = time.monotonic()
                 try:
@@ -81,8 +89,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="drills; --list has them all")
     parser.add_argument("--list", action="store_true", help="name all drills, and what they do")
     parser.add_argument("--quick", action="store_true", help="those that the tests run")
-    parser.add_argument("--driver", action="append", choices=("pymongo", "motor"), help="default: pymongo; may be both")
+    parser.add_argument("--driver", action="append", choices=DRIVERS, help="default: pymongo; may be both")
     parser.add_argument("--report", action="store_true", help="put the table into docs/reliability.md, too")
+    parser.add_argument("--minutes", type=float, default=soak.MINUTES, metavar="N", help="of the soak (%(default)g)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.names if name not in DRILLS]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from drill.drills import PLANNED, Bounds, Drill
 from drill.load import Load
 from drill.members import BURNING, fail_points
-from drill.service import DrillError, Service
+from drill.service import WORKERS, DrillError, Service
 
 LASTS = 8.0
 """Seconds."""
@@ -18,6 +19,8 @@ IDLE = 5_000
 SLOW = 200
 ENDLESS = 50
 HERD = 1_000
+IN_PROGRESS = 50
+"""Requests of one worker, in an overload: few, so that these callers can be more."""
 PATIENCE = 1.0
 FULL = BURNING | {"PoolSaturated", "PoolNearlyFull", "PoolRefusals", "BatchRefusals"}
 HEAD = b"POST /users HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
@@ -26,7 +29,7 @@ Caller = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 async def crowd(service: Service, number: int, behave: Caller) -> None:
     """So many clients of nginx at once, for a while; a connection that is refused or cut is no news here."""
-    _allow_files(number + 1_000)
+    allow_files(number + 1_000)
     host, port = "127.0.0.1", service.layout.http.number
 
     async def one() -> None:
@@ -50,7 +53,8 @@ async def crowd(service: Service, number: int, behave: Caller) -> None:
             raise outcome
 
 
-def _allow_files(number: int) -> None:
+def allow_files(number: int) -> None:
+    """So many open files of the drills' own. Raises `DrillError`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < number:
         raise DrillError(f"this system allows {hard} open files, {number} are needed (ulimit -n)")
@@ -122,7 +126,15 @@ async def herd(service: Service, load: Load) -> None:
 
 
 async def wait_out(service: Service, load: Load) -> None:
+    await asyncio.sleep(load.arriving)
+    began = time.monotonic()
     await asyncio.sleep(LASTS)
+    ended = [record for record in load.records if record.ended > began]
+    load.notes |= {
+        "requests per second served": sum(record.good for record in ended) / LASTS,
+        "refused": sum(not record.good for record in ended) / LASTS,
+        "ms p99 of what was served": 1000 * load.p99(began, time.monotonic(), good=True),
+    }
 
 
 async def give_up(service: Service, load: Load) -> None:
@@ -150,15 +162,18 @@ async def give_up(service: Service, load: Load) -> None:
     }
 
 
-def overload(factor: int, callers: int) -> Drill:
+def overload(factor: int) -> Drill:
+    callers = factor * IN_PROGRESS * WORKERS
     return Drill(
         f"overload-{factor}x",
-        f"{callers} callers who ask again at once: about {factor} times what can be done at a time",
+        f"{callers:,} callers who ask again at once: {factor} times what may be in progress",
         wait_out,
-        Bounds(absent_reads=2, absent_writes=2),
+        Bounds(absent_reads=2, absent_writes=2, live=1),
         callers=callers,
         rate=1e6,
-        alerts=FULL | {"EventLoopLag"},
+        arriving=1.0,
+        settings={"MAX_REQUESTS_IN_PROGRESS": f"{IN_PROGRESS}"},
+        alerts=FULL | {"EventLoopLag", "EventLoopBlocked"},
         expects_failures=True,
     )
 
@@ -170,17 +185,19 @@ DRILLS = [
         "slow-readers", f"{SLOW} clients who ask for lists, and don't read them", read_slowly, PLANNED, alerts=BURNING
     ),
     Drill("endless-bodies", f"{ENDLESS} bodies that never end", never_end, PLANNED, alerts=BURNING),
-    Drill("herd", f"{HERD:,} requests at once", herd, Bounds(absent_reads=1, absent_writes=1), alerts=BURNING),
+    Drill(
+        "herd", f"{HERD:,} requests at once", herd, Bounds(absent_reads=1, absent_writes=1, live=0.5), alerts=BURNING
+    ),
     Drill(
         "impatient-clients",
         f"clients who give up after {PATIENCE:g} s",
         give_up,
-        Bounds(),
+        Bounds(counted={"% of the queries were for the dead": 2}),
         settings={"MAX_POOL_SIZE": "1"},
         rate=2.0,  # nearly all queries are those clients'
         callers=2,
         alerts=FULL,
     ),
-    overload(3, 1_800),
-    overload(10, 6_000),
+    overload(3),
+    overload(10),
 ]

@@ -23,6 +23,11 @@ class Entry:
     deleting: bool = False
     deleted: bool = False
 
+    @property
+    def most(self) -> int:
+        """The highest version that it can have, with a change of which nothing is known yet."""
+        return self.version + ((self.busy or self.doubtful) and not self.deleting)
+
 
 @dataclass(frozen=True)
 class Promise:
@@ -40,7 +45,9 @@ class Audit:
     lost: list[str]
     duplicates: list[str]
     unacknowledged: int
-    """Writes without an acknowledgement that happened all the same."""
+    """Writes without an answer that happened all the same."""
+    invented: list[str] = field(default_factory=list)
+    """What is there, and that nobody asked for, or was told not to have happened."""
 
 
 @dataclass
@@ -52,12 +59,14 @@ class Ledger:
     wrong: list[str] = field(default_factory=list)
     _ids: list[str] = field(default_factory=list)
     _unanswered: set[str] = field(default_factory=set)
+    _refused: set[str] = field(default_factory=set)
 
     # Creates
 
     def created(self, email: str, answer: Mapping[str, Any]) -> None:
         """A create was acknowledged with this user, or with this id alone."""
         self.acknowledged += 1
+        self._unanswered.discard(email)  # it was, and has been repeated since
         if answer.get("email", email) != email:
             self.wrong.append(f"created {email}, the answer has {answer['email']}")
         key = str(answer["id"])
@@ -69,6 +78,11 @@ class Ledger:
     def unanswered(self, email: str) -> None:
         """Nobody knows whether this one was created."""
         self._unanswered.add(email)
+
+    def refused(self, email: str, why: str) -> None:
+        """This create was refused as a mistake of its caller's, which none is: nobody else has this address."""
+        self.wrong.append(f"created {email}, which nobody had, the answer is {why}")
+        self._refused.add(email)
 
     # Reads
 
@@ -95,8 +109,12 @@ class Ledger:
             self.wrong.append(f"asked for {entry.id}, the answer is {answer['id']}")
         elif promise.deleted:
             self.wrong.append(f"{entry.id} was deleted, and is there")
+        elif answer["email"] != entry.email:
+            self.wrong.append(f"{entry.id} is {entry.email}, the answer has {answer['email']}")
         elif answer["version"] < promise.version:
             self.wrong.append(f"{entry.id} was at version {promise.version}, the answer has {answer['version']}")
+        elif answer["version"] > entry.most:
+            self.wrong.append(f"{entry.id} is at version {entry.most} at most, the answer has {answer['version']}")
 
     # Changes
 
@@ -109,24 +127,29 @@ class Ledger:
         return entry
 
     def changed(self, entry: Entry, version: int | None) -> None:
-        """A change was acknowledged with this version, was refused, or (None) nobody knows."""
+        """A change was acknowledged with this version, or (None) nobody knows whether it happened."""
         entry.busy = False
         if version is None:
             entry.doubtful = True
-        elif version < entry.version:
+            return
+        if version != entry.version + 1:
             self.wrong.append(f"{entry.id} was at version {entry.version}, its change has {version}")
-        elif version > entry.version:
-            self.acknowledged += 1
-            entry.version = version
+        self.acknowledged += 1
+        entry.version = version
 
-    def removed(self, entry: Entry, done: bool | None) -> None:
-        """A deletion was acknowledged, was refused, or (None) nobody knows."""
+    def unchanged(self, entry: Entry, what: str, status: int) -> None:
+        """This change or deletion was refused as a mistake of its caller's, which none is."""
+        self.wrong.append(f"{entry.id} was at version {entry.version}, its {what} was answered {status}")
+        entry.busy = entry.deleting = False
+
+    def removed(self, entry: Entry, *, known: bool) -> None:
+        """A deletion was acknowledged; without `known`, nobody can say whether it happened."""
         entry.busy = False
-        if done is None:
+        if not known:
             entry.doubtful = True
             return
-        entry.deleting = entry.deleted = done
-        self.acknowledged += done
+        entry.deleted = True
+        self.acknowledged += 1
 
     # The end
 
@@ -136,7 +159,7 @@ class Ledger:
         Each create of a load has a name of its own, which tells one that happened twice.
         """
         there = {str(document["_id"]): document for document in documents}
-        lost = []
+        lost, invented = [], []
         for entry in self.entries.values():
             found = there.get(entry.id)
             if entry.deleted:
@@ -147,10 +170,18 @@ class Ledger:
                     lost.append(f"the creation of {entry.id}")
             elif found["version"] < entry.version:
                 lost.append(f"version {entry.version} of {entry.id}")
+            elif found["version"] > entry.most:
+                invented.append(f"version {found['version']} of {entry.id}, which is at {entry.most} at most")
+        for document in documents:
+            if document["email"] in self._refused:
+                invented.append(f"{document['email']}, which was refused")
+            elif str(document["_id"]) not in self.entries and document["email"] not in self._unanswered:
+                invented.append(f"{document['email']}, which nobody was told of")
         names = Counter(document["name"] for document in documents)
         silent = sum(document["email"] in self._unanswered for document in documents)
         silent += sum(
             entry.doubtful and (entry.id not in there or there[entry.id]["version"] > entry.version)
             for entry in self.entries.values()
         )
-        return Audit(self.acknowledged, lost, [name for name, count in names.items() if count > 1], silent)
+        twice = [name for name, count in names.items() if count > 1]
+        return Audit(self.acknowledged, lost, twice, silent, invented)

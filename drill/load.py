@@ -9,18 +9,23 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Literal
 
 import aiohttp
 
-from drill.ledger import Ledger
+from drill.ledger import Ledger, Promise
 
 Kind = Literal["read", "write"]
+Series = dict[str, list[tuple[float, float]]]
+"""By what it is: seconds, and the value then."""
 NO_CONNECTION = 0
 """The status of a request that got no answer."""
 PATIENCE = 30.0
 """Seconds that a caller waits for an answer: longer than the service's own limit."""
 BULK = 5
+NOTHING_PROMISED = Promise(0, deleted=False)
+"""A list's items are held against what may be only: when it began, the caller didn't know which there would be."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +56,31 @@ class Load:
     )
     headers: Mapping[str, str] = field(default_factory=dict)
     patience: float = PATIENCE
+    keeps_connections: bool = True
+    arriving: float = 0.0
+    """Seconds over which they come, one after the other."""
     ledger: Ledger = field(default_factory=Ledger)
     records: list[Record] = field(default_factory=list)
     causes: set[str] = field(default_factory=set)
     """What went wrong where there was no answer, in the client's words."""
     notes: dict[str, float] = field(default_factory=dict)
     """What a drill has counted of its own, by what it is."""
+    series: Series = field(default_factory=dict)
+    """What it has measured over time."""
 
     async def __aenter__(self) -> Load:
         self.started = time.monotonic()
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+        connector = (
+            aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+            if self.keeps_connections
+            else aiohttp.TCPConnector(limit=0, force_close=True)
+        )
         self._http = aiohttp.ClientSession(
             self.url, connector=connector, timeout=aiohttp.ClientTimeout(total=self.patience), headers=self.headers
         )
         self._over = asyncio.Event()
-        self._tasks = [asyncio.create_task(self._call()) for _ in range(self.callers)]
+        comes = self.arriving / self.callers
+        self._tasks = [asyncio.create_task(self._call(number * comes)) for number in range(self.callers)]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -86,14 +101,17 @@ class Load:
             await asyncio.sleep(0.1)
         return False
 
-    def p99(self, start: float, end: float) -> float:
-        """Seconds that 99 % of the requests that began then took at most; 0 without any."""
-        taken = sorted(record.seconds for record in self.records if start <= record.began < end)
+    def p99(self, start: float, end: float, *, good: bool = False) -> float:
+        """Seconds that 99 % of the requests (`good`: of those that succeeded) that began then took at most; 0 without
+        any."""
+        later = takewhile(lambda record: record.ended >= start, reversed(self.records))  # they are as they ended
+        taken = sorted(record.seconds for record in later if start <= record.began < end and record.good >= good)
         return taken[int(0.99 * len(taken))] if taken else 0.0
 
     # Requests
 
-    async def _call(self) -> None:
+    async def _call(self, later: float) -> None:
+        await asyncio.sleep(later)
         kinds, weights = list(self.mix), list(self.mix.values())
         ways: dict[str, Callable[[], Awaitable[None]]] = {
             "read": self._read, "list": self._list, "create": self._create, "bulk": self._bulk,
@@ -131,30 +149,44 @@ class Load:
         status, answer = await self._send("read", "read", "GET", f"/users/{entry.id}", (200, 404))
         if status in (200, 404):
             self.ledger.read(entry, promise, answer if status == 200 else None)
+        elif not in_doubt(status):
+            self.ledger.wrong.append(f"asked for {entry.id}, the answer is {status}")
 
     async def _list(self) -> None:
-        await self._send("read", "list", "GET", "/users?limit=10", (200,))
+        status, answer = await self._send("read", "list", "GET", "/users?limit=10", (200,))
+        if status == 200:
+            for each in answer["items"]:
+                if entry := self.ledger.entries.get(each["id"]):
+                    self.ledger.read(entry, NOTHING_PROMISED, each)
+        elif not in_doubt(status):
+            self.ledger.wrong.append(f"asked for a list, the answer is {status}")
 
     async def _create(self) -> None:
         new = person()
         status, answer = await self._send("write", "create", "POST", "/users", (201,), json=new)
-        if status == 201:
-            self.ledger.created(new["email"], answer)
-        elif _in_doubt(status):
-            self.ledger.unanswered(new["email"])
+        self._note_create(new["email"], status, answer)
 
     async def _bulk(self) -> None:
         new = [person() for _ in range(BULK)]
         status, answer = await self._send("write", "bulk", "POST", "/users/bulk", (201,), json={"users": new})
-        if status in (201, 207):
-            for item in answer["items"]:
-                if item["status"] == 201:
-                    self.ledger.created(new[item["index"]]["email"], item)
-                elif _in_doubt(item["status"]):
-                    self.ledger.unanswered(new[item["index"]]["email"])
-        elif _in_doubt(status):
+        if status not in (201, 207):
             for each in new:
-                self.ledger.unanswered(each["email"])
+                self._note_create(each["email"], status, answer)
+            return
+        for index, item in enumerate(answer["items"]):
+            if item["index"] != index:
+                self.ledger.wrong.append(f"a bulk create's item {index} is said to be {item['index']}")
+            self._note_create(new[index]["email"], item["status"], item)
+        if len(answer["items"]) != BULK:
+            self.ledger.wrong.append(f"a bulk create of {BULK} was answered for {len(answer['items'])}")
+
+    def _note_create(self, email: str, status: int, answer: Any) -> None:
+        if status == 201:
+            self.ledger.created(email, answer)
+        elif in_doubt(status):
+            self.ledger.unanswered(email)
+        else:
+            self.ledger.refused(email, f"{status}")
 
     async def _update(self) -> None:
         entry = self.ledger.take()
@@ -167,11 +199,10 @@ class Load:
         )
         if status == 200:
             self.ledger.changed(entry, answer["version"])
-        elif status in (404, 412):
-            self.ledger.wrong.append(f"{entry.id} was at version {entry.version}, its change was answered {status}")
+        elif in_doubt(status):
             self.ledger.changed(entry, None)
         else:
-            self.ledger.changed(entry, None if _in_doubt(status) else entry.version)
+            self.ledger.unchanged(entry, "change", status)
 
     async def _delete(self) -> None:
         entry = self.ledger.take()
@@ -179,12 +210,14 @@ class Load:
             return
         entry.deleting = True
         status, _ = await self._send("write", "delete", "DELETE", f"/users/{entry.id}", (204,))
-        if status == 404:
-            self.ledger.wrong.append(f"{entry.id} was there, its deletion was answered 404")
-        self.ledger.removed(entry, True if status == 204 else None)
+        if status == 204 or in_doubt(status):
+            self.ledger.removed(entry, known=status == 204)
+        else:
+            self.ledger.unchanged(entry, "deletion", status)
 
 
-def _in_doubt(status: int) -> bool:
+def in_doubt(status: int) -> bool:
+    """Whether a write may have happened. What remains blames the caller, and these callers make no mistakes."""
     return status == NO_CONNECTION or status >= 500
 
 

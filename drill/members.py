@@ -31,9 +31,7 @@ GONE = frozenset(
 """A member is away, or all are: these say so."""
 BURNING = GONE | {
     "ErrorBudgetBurnsFast",
-    "ErrorBudgetBurnsSlowly",
     "LatencyBudgetBurnsFast",
-    "LatencyBudgetBurnsSlowly",
 }
 
 
@@ -56,15 +54,8 @@ async def freeze_primary(service: Service, load: Load) -> None:
 
 async def step_down(service: Service, load: Load) -> None:
     """And what the next one's pool, which nobody used, makes of the usual load."""
-    primary = await service.wait_for_primary()
     before = time.monotonic()
-
-    def ask() -> None:
-        with service.member(primary) as client, suppress(AutoReconnect):
-            client.admin.command("replSetStepDown", 10, secondaryCatchUpPeriodSecs=5)
-
-    await asyncio.to_thread(ask)
-    await service.wait_for_primary(without=primary)
+    await ask_to_step_down(service, await service.wait_for_primary())
     elected = time.monotonic()
     await asyncio.sleep(AFTER)
     load.notes |= {
@@ -72,6 +63,17 @@ async def step_down(service: Service, load: Load) -> None:
         f"ms p99 in the first {AFTER:g} s of the next primary": 1000 * load.p99(elected, elected + AFTER),
     }
     await service.wait_until_whole()
+
+
+async def ask_to_step_down(service: Service, primary: int) -> None:
+    """And wait until another one has taken over."""
+
+    def ask() -> None:
+        with service.member(primary) as client, suppress(AutoReconnect):
+            client.admin.command("replSetStepDown", 10, secondaryCatchUpPeriodSecs=5)
+
+    await asyncio.to_thread(ask)
+    await service.wait_for_primary(without=primary)
 
 
 async def kill_secondary(service: Service, load: Load) -> None:

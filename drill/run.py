@@ -24,7 +24,10 @@ async def run(drill: Drill, service: Service) -> Outcome:
     await asyncio.to_thread(lambda: service.up(**drill.settings))
     await service.wait_until_whole()
     await asyncio.to_thread(service.forget)
-    load = Load(service.url, callers=drill.callers, rate=drill.rate)
+    load = Load(
+        service.url, callers=drill.callers, rate=drill.rate, keeps_connections=drill.keeps_connections,
+        arriving=drill.arriving,
+    )  # fmt: skip
     witness = Witness(service.api_url, service.url, service.prometheus_url)
     error = None
     async with load, witness:
@@ -46,5 +49,5 @@ async def run(drill: Drill, service: Service) -> Outcome:
         error = error or str(problem)
     return Outcome(
         drill, service.driver, figures(load, trouble), audit, load.ledger.wrong, sorted(load.causes)[:10],
-        load.notes, witness, error,
+        load.notes, witness, load.series, error,
     )  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import os
 import signal
 import subprocess
@@ -14,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
+from pymongo.read_concern import ReadConcern
 
 from app.settings.model import Settings
+from drill import namespaces
 from stack.home import ROOT
 from stack.layout import Layout
 from stack.mongod import find_mongod
@@ -27,6 +30,13 @@ from stack.supervise import Supervisor
 
 Document = dict[str, Any]
 WORKERS = 2
+MOST_CONNECTIONS = 800
+"""Of each member: more than the workers' pools may have, and few enough to be used up."""
+STATISTICS, LOGS = 16, 256
+"""MB that there is room for, in file systems of their own."""
+
+
+_PORT = 'for word; do if [ "$last" = --port ]; then port=$word; fi; last=$word; done\n'
 
 
 class DrillError(Exception):
@@ -44,8 +54,18 @@ class Service:
         self.layout = Layout.on_free_ports(self.folder)
         self._settings: dict[str, str] | None = None
         self.layout.mongod.parent.mkdir(parents=True, exist_ok=True)
-        self.layout.mongod.write_text(f'#!/bin/sh\nexec "{find_mongod()}" "$@" --setParameter enableTestCommands=1\n')
+        group = f'setpriv --regid "$port" --clear-groups "{find_mongod()}"' if namespaces.inside() else find_mongod()
+        self.layout.mongod.write_text(
+            f'#!/bin/sh\n{_PORT}exec {group} "$@" --setParameter enableTestCommands=1 --maxConns {MOST_CONNECTIONS}\n'
+        )
         self.layout.mongod.chmod(0o755)
+        if namespaces.inside():
+            self.layout.make_shared()
+            for folder, megabytes in self._mounts.items():
+                folder.mkdir(parents=True)
+                namespaces.mount(folder, megabytes)
+            for port in self.members:  # a member that can't write its log ends, which is MongoDB's way
+                (self.layout.logs / f"mongod-{port}.log").symlink_to(self.folder / f"mongod-{port}.log")
 
     # Its life
 
@@ -62,7 +82,17 @@ class Service:
         self._settings = settings
 
     def down(self) -> None:
+        for folder in self._mounts if namespaces.inside() else ():
+            namespaces.unmount(folder)
         self._run("stack.down", "--purge", environment=dict(os.environ))
+
+    @property
+    def statistics(self) -> Path:
+        return self.layout.shared / "statistics"
+
+    @property
+    def _mounts(self) -> dict[Path, int]:
+        return {self.statistics: STATISTICS, self.layout.logs: LOGS}
 
     def _run(self, module: str, *arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
         paths = {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'api'}"}
@@ -111,6 +141,10 @@ class Service:
     def mongod(self, port: int) -> int:
         return self.supervisor.pid(f"mongod-{port}")
 
+    def group(self, port: int) -> int:
+        """The group that this member runs as in a network of its own, which tells its packets from others'."""
+        return port
+
     def signal(self, number: int, *pids: int) -> None:
         for pid in pids:
             with suppress(ProcessLookupError):
@@ -145,13 +179,14 @@ class Service:
         return None
 
     def documents(self) -> list[Document]:
-        """All users, as the primary's majority has them."""
+        """All users, as the majority has them."""
         port = self.primary()
         if port is None:
             raise DrillError("there is no primary in the end")
         with self.member(port) as client:
             fields = {"email": 1, "name": 1, "version": 1}
-            return list(client["sluice"]["users"].find({"tags": "drill"}, fields))
+            users = client["sluice"].get_collection("users", read_concern=ReadConcern("majority"))
+            return list(users.find({}, fields))
 
     def forget(self) -> None:
         """Delete all users, for the next drill."""
@@ -174,7 +209,7 @@ class Service:
         """Wait for a primary, two secondaries and all workers, each ready. Raises `DrillError`."""
 
         def whole() -> bool:
-            answer = httpx.get(f"{self.url}/health", timeout=5).json()
+            answer = self._ask("/health")
             return answer["status"] == "ok" and answer["workers"] == WORKERS and self.primary() is not None
 
         await self.until(whole, seconds, "the stack is not whole")
@@ -183,17 +218,26 @@ class Service:
         """Wait for as many workers as there shall be, none of them one of these. Raises `DrillError`."""
 
         def there() -> bool:
-            stats = httpx.get(f"{self.url}/connection-stats", timeout=5).json()["connection_pool_stats"]
+            stats = self._ask("/connection-stats")["connection_pool_stats"]
             pids = {worker["pid"] for worker in stats["workers"] if worker["ready"]}
             return len(pids) == WORKERS and not pids & old
 
         await self.until(there, seconds, "the workers are not replaced")
 
+    def _ask(self, path: str) -> Any:
+        """The JSON that nginx answers, whatever the status."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.layout.http.number, timeout=5)
+        try:
+            connection.request("GET", path)
+            return json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+
     async def until(self, condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
         """Wait for it; a failed request means not yet. Raises `DrillError`."""
         limit = time.monotonic() + seconds
         while True:
-            with suppress(httpx.HTTPError, PyMongoError, psutil.Error, KeyError, ValueError, OSError):
+            with suppress(http.client.HTTPException, PyMongoError, psutil.Error, KeyError, ValueError, OSError):
                 if await asyncio.to_thread(condition):
                     return
             if time.monotonic() > limit:

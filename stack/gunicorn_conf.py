@@ -6,6 +6,7 @@ A process can't be given another environment while it runs, so they are in a fil
 import json
 import os
 import runpy
+import socket
 from pathlib import Path
 
 _NAMES = "SLUICE_API_SETTINGS_NAMES"
@@ -16,3 +17,15 @@ for _name in os.environ.get(_NAMES, "").split():
 os.environ.update(_given)
 os.environ[_NAMES] = " ".join(_given)
 globals().update(runpy.run_path("gunicorn.conf.py"))
+
+# A killed master's workers go on serving, and the next one must be able to listen meanwhile. (Gunicorn's `reuse_port`
+# would give each worker a queue of its own, and what is in it is lost with it.)
+_LISTENING = "SLUICE_API_LISTENING"
+if _LISTENING not in os.environ:  # else this is a reload
+    _host, _, _port = globals()["bind"].rpartition(":")
+    _socket = socket.socket()
+    _socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    _socket.bind((_host, int(_port)))
+    os.environ[_LISTENING] = f"fd://{_socket.detach()}"
+bind = os.environ[_LISTENING]

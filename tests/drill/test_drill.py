@@ -16,9 +16,6 @@ from typing import Any
 import pytest
 
 from drill.catalogue import DRILLS, QUICK
-from drill.figures import figures
-from drill.ledger import Ledger
-from drill.load import NO_CONNECTION, Kind, Load, Record
 
 ROOT = Path(__file__).parents[2]
 IN_BOTH = ("primary-killed", "recycling")
@@ -97,79 +94,3 @@ def test_an_unknown_drill_is_refused_by_name() -> None:
     done = drill("recycling", "everything")
     assert done.returncode == 2
     assert "everything: allowed are primary-killed, " in done.stderr
-
-
-# What it would say of a service that loses or invents something
-
-
-def user(key: str, version: int = 1) -> dict[str, Any]:
-    return {"id": key, "_id": key, "email": f"{key}@example.org", "name": key, "version": version}
-
-
-def ledger_of(*keys: str) -> Ledger:
-    ledger = Ledger()
-    for key in keys:
-        ledger.created(f"{key}@example.org", user(key))
-    return ledger
-
-
-def test_what_was_acknowledged_and_is_not_there_is_lost() -> None:
-    ledger = ledger_of("kept", "changed", "deleted", "lost")
-    ledger.changed(ledger.entries["changed"], 2)
-    ledger.removed(ledger.entries["deleted"], True)
-    audit = ledger.audit([user("kept"), user("changed"), user("deleted")])
-    assert audit.acknowledged == 6
-    assert sorted(audit.lost) == ["the creation of lost", "the deletion of deleted", "version 2 of changed"]
-    assert ledger.audit([user("kept"), user("changed", 2), user("lost")]).lost == []
-
-
-def test_what_nobody_knows_may_be_either_way() -> None:
-    ledger = ledger_of("changed", "deleted")
-    ledger.changed(ledger.entries["changed"], None)
-    ledger.entries["deleted"].deleting = True
-    ledger.removed(ledger.entries["deleted"], None)
-    ledger.unanswered("new@example.org")
-    for documents in ([user("changed")], [user("changed", 2), user("deleted"), user("new")]):
-        assert ledger.audit(documents).lost == []
-    assert ledger.audit([user("changed", 2), user("new")]).unacknowledged == 3
-
-
-def test_what_happened_twice_is_a_duplicate() -> None:
-    twice = [{**user("a"), "_id": "1"}, {**user("a"), "_id": "2"}]
-    assert Ledger().audit(twice).duplicates == ["a"]
-
-
-def test_an_answer_that_contradicts_what_was_acknowledged_is_wrong() -> None:
-    ledger = ledger_of("a", "b")
-    entry = ledger.entries["a"]
-    before = ledger.promise(entry)
-    ledger.changed(entry, 2)
-    ledger.read(entry, before, user("a"))  # it began before the change
-    ledger.read(entry, before, user("a", 2))
-    assert ledger.wrong == []
-    ledger.read(entry, ledger.promise(entry), user("a"))
-    ledger.read(entry, before, None)
-    ledger.read(entry, before, user("b"))
-    ledger.removed(entry, True)
-    ledger.read(entry, ledger.promise(entry), user("a", 2))
-    assert len(ledger.wrong) == 4
-
-
-def test_an_absence_is_the_longest_time_without_a_success() -> None:
-    load = Load("http://nowhere")
-    load.started, load.ended = 100.0, 110.0
-
-    def record(kind: Kind, began: float, status: int = 200, seconds: float = 0.0) -> Record:
-        return Record(kind, kind, began, seconds, status, status == 200)
-
-    load.records = [
-        *(record("read", time_) for time_ in (101.0, 102.0, 103.0, 107.0, 109.0)),
-        *(record("read", time_, NO_CONNECTION) for time_ in (104.0, 105.0)),
-        record("write", 101.0, seconds=5.5),
-        record("write", 102.0, 503),
-    ]
-    found = figures(load, trouble=103.5)
-    assert (found.requests, found.failed) == (9, {"no answer": 2, "503": 1})
-    assert (found.absent_reads, found.absent_writes) == (4.0, 6.5)
-    assert found.recovered == 3.0
-    assert found.slowest == 5.5

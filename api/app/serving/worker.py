@@ -20,10 +20,13 @@ from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
 from app.serving.http_protocol import HttpProtocol
 from app.serving.leaving import PatientServer
+from app.serving.succession import Board
 
 HEARTBEAT = 1.0
 LISTENERS = 8
 _PR_SET_PDEATHSIG = 1
+BOARD = Board()
+"""Of the workers of this process, or of its master."""
 
 
 class SluiceWorker(UvicornWorker):  # type: ignore[misc]
@@ -38,6 +41,7 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
     }
 
     def __init__(self, age: int, ppid: int, listeners: Any, app: Any, timeout: float, cfg: Config, log: Logger) -> None:
+        self.place = BOARD.take()
         umask = os.umask(0)
         os.umask(umask)
         try:
@@ -57,7 +61,7 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
         beating = asyncio.create_task(self._beat())
         self.sockets: list[socket.socket] = repeated(self.sockets)
         self.config.app = self.wsgi
-        server = PatientServer(self.config)
+        server = PatientServer(self.config, self.place)
         self._install_sigquit_handler()
         try:
             await server.serve(sockets=self.sockets)

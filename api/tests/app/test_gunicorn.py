@@ -396,8 +396,65 @@ def test_workers_do_not_outlive_a_killed_master(start: Start) -> None:
     server = start()
     workers = server.workers()
     server.master.kill()
+    server.master.wait()
+    end = time.monotonic() + 3  # until then another one may have taken over
+    assert slowest_answer(server, lambda: time.monotonic() > end) < AT_ONCE
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert not alive
+
+
+SLOW_START = """
+import asyncio
+from contextlib import asynccontextmanager
+from app.main import serve
+
+app = serve()
+usual = app.router.lifespan_context
+
+@asynccontextmanager
+async def lifespan(app):
+    await asyncio.sleep(1.5)
+    async with usual(app) as state:
+        yield state
+
+app.router.lifespan_context = lifespan
+"""
+AT_ONCE = 0.9
+"""Seconds: shorter than a worker takes to start."""
+
+
+def slowest_answer(server: Server, until_: Callable[[], bool]) -> float:
+    """Seconds, of requests on new connections, one after the other."""
+    slowest = 0.0
+    while not until_():
+        began = time.monotonic()
+        assert server.get("/health/live") == '{"status":"alive"}'
+        slowest = max(slowest, time.monotonic() - began)
+    return slowest
+
+
+def test_old_workers_serve_until_the_next_do(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW_START)
+    server = start(application="slow:app", PYTHONPATH=str(tmp_path))
+    old = set(server.workers())
+    server.master.send_signal(signal.SIGHUP)
+    assert slowest_answer(server, lambda: not old & set(server.workers())) < AT_ONCE
+    assert len(server.workers()) == 2
+
+
+def test_workers_that_have_served_their_number_leave_in_turn(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW_START)
+    environment = {"MAX_REQUESTS": "100", "MAX_REQUESTS_JITTER": "0", "PYTHONPATH": str(tmp_path)}
+    server = start(application="slow:app", **environment)
+    old = set(server.workers())
+    assert slowest_answer(server, lambda: not old & set(server.workers())) < AT_ONCE
+
+
+def test_a_stop_waits_for_nobody(start: Start) -> None:
+    server = start(KEEP_ALIVE="20")
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < 4
 
 
 def test_a_reload_with_wrong_settings_goes_on_with_the_right_ones(start: Start, tmp_path: Path) -> None:

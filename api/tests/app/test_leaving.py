@@ -16,6 +16,7 @@ import uvicorn
 
 from app.serving.http_protocol import HttpProtocol
 from app.serving.leaving import PatientServer
+from app.serving.succession import Board
 from tests.app.connection import ask, receive, receive_all
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class Worker:
             gate, http=HttpProtocol, lifespan="off", log_config=None,
             timeout_keep_alive=keep_alive, timeout_graceful_shutdown=graceful,
         )  # fmt: skip
-        self.server = PatientServer(config)
+        self.board = Board()
+        self.server = PatientServer(config, self.board.take())
         self.address = listening.getsockname()
         self.task = asyncio.create_task(self.server.serve(sockets=[listening]))
 
