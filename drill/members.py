@@ -117,7 +117,7 @@ def slowed(milliseconds: int, seconds: float = 6.0) -> Drill:
 
     return Drill(
         f"slowed-{milliseconds}ms", f"every operation takes {milliseconds} ms longer, for {seconds:.0f} s", slow,
-        Bounds(recovered=seconds + 5), alerts=BURNING, quick=milliseconds < 1_000,
+        Bounds(recovered=seconds + 5), alerts=BURNING,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from drill.load import Load
 from drill.members import GONE, ask_to_step_down
 from drill.service import Service
 
-RECYCLING = 15.0
+RECYCLING = 10.0
 CONNECTIONS = 200
 RELOADS = 10
 BUSY = frozenset(
