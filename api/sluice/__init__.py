@@ -5,7 +5,6 @@ An application opens a `Sluice` with its `Options` in each worker, and uses its 
 went, `statistics` are what the workers know. Everything that may be relied on is here, or in these three modules.
 """
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from sluice import deadline, statistics, timings
@@ -28,7 +27,7 @@ from sluice.errors import (
     QueueTimeout,
     brief,
 )
-from sluice.extras import missing
+from sluice.extras import installed, missing
 from sluice.options import Driver, Options, url_options
 from sluice.pool.budget import Demand, largest_pool
 from sluice.readiness import Prepare
@@ -68,7 +67,7 @@ __all__ = [
     "url_options",
     "write_error",
 ]
-if find_spec("prometheus_client"):  # what needs an extra isn't offered without it
+if installed("prometheus_client"):  # what needs an extra isn't offered without it
     __all__ += ["SluiceCollector"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 DISTRIBUTION = "sluice-mongodb"
 """What `pip install` calls this package."""
 EXTRAS = {"motor": "motor", "prometheus_client": "metrics"}
@@ -15,3 +17,11 @@ def missing(what: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
         return error
     remedy = f"pip install '{DISTRIBUTION}[{EXTRAS[module]}]'"
     return ModuleNotFoundError(f"{what} needs the package {module}: {remedy}", name=error.name)
+
+
+def installed(module: str) -> bool:
+    """Whether a module can be imported."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # whoever else looks for modules may say so in this way
+        return False
