@@ -18,10 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
-from typing import Any
 
 import httpx
 import pytest
+from edge import gunicorn, nginx, process, url
 from whole_stack import ROOT, until
 
 from app.settings.model import load
@@ -41,55 +41,17 @@ PREFLIGHT = {
 }
 
 
-@contextmanager
-def nginx(home: Path, **given: Any) -> Iterator[Layout]:
-    """nginx with these settings, at `layout.http`, before `layout.api`."""
-    layout = Layout.on_free_ports(home)
-    try:
-        configure(layout, load(_env_file=None, **given))
-        with process([find("nginx") or "nginx", "-p", str(home / "nginx"), "-c", "conf/nginx.conf"]):
-            until(lambda: httpx.get(f"{url(layout)}/metrics").status_code == 404)
-            yield layout
-    finally:
-        shutil.rmtree(layout.shared, ignore_errors=True)
-
-
-@contextmanager
-def process(command: list[str], **options: Any) -> Iterator[None]:
-    started = subprocess.Popen(command, **options)
-    try:
-        yield
-    finally:
-        started.send_signal(signal.SIGTERM)
-        started.wait(20)
-
-
-def url(layout: Layout) -> str:
-    return f"http://127.0.0.1:{layout.http.number}"
-
-
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, httpx.Client]]:
     """The service through nginx, and past it; without MongoDB."""
     home = tmp_path_factory.mktemp("edge")
     settings = {"api_key": KEY, "cors_origins": f"{APP},{LONG}", "workers": 1, "max_requests_in_progress": 2}
-    with nginx(home, **settings) as layout:
-        environment = {
-            **os.environ,
-            **{name.upper(): str(value) for name, value in settings.items()},
-            "MONGODB_URL": "mongodb://127.0.0.1:1/",
-            "SERVER_SELECTION_TIMEOUT_MS": "100",
-            "BIND": f"127.0.0.1:{layout.api.number}",
-            "STATS_DIR": str(home / "statistics"),
-            "LOG_FILE": str(home / "api.log"),
-        }
-        gunicorn = [str(Path(sys.executable).parent / "gunicorn"), "main:app"]
-        with ExitStack() as running:
-            running.enter_context(process(gunicorn, cwd=ROOT / "api", env=environment))
-            through = running.enter_context(httpx.Client(base_url=url(layout)))
-            past = running.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{layout.api.number}"))
-            until(lambda: past.get("/health/live").status_code == 200)
-            yield through, past
+    with nginx(home, **settings) as layout, ExitStack() as running:
+        alone = {**settings, "mongodb_url": "mongodb://127.0.0.1:1/", "server_selection_timeout_ms": 100}
+        api = running.enter_context(gunicorn(layout, **alone))
+        through = running.enter_context(httpx.Client(base_url=url(layout)))
+        past = running.enter_context(httpx.Client(base_url=api))
+        yield through, past
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/docs", "/openapi.json", "/users/7", "/users", "/nowhere", "/"])

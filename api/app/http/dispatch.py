@@ -19,6 +19,7 @@ from fastapi.params import Form
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from pydantic import BaseModel
 from starlette.convertors import Convertor, StringConvertor
+from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -93,6 +94,8 @@ class Dispatch:
             if entry.match and entry.match(path):
                 scope[TEMPLATE] = entry.template
                 break
+        if path.endswith("\n"):  # which the `$` at the end of the router's expressions overlooks
+            raise HTTPException(404)
         return self._otherwise(scope, receive, send)
 
     def _call(self, entry: _Entry, found: Any, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
@@ -133,7 +136,7 @@ class Dispatch:
                 if first is not None:
                     log.warning(
                         "%s %s of %s is never called: %s of %s comes before it",
-                        *(method, entry.template, _where(context), first.path, _where(first)),
+                        *(method, context.path, _where(context), first.path, _where(first)),
                     )
                 before[method].append(entry)
 
@@ -142,7 +145,7 @@ class Dispatch:
         named: dict[str, list[str]] = defaultdict(list)
         for context in (entry.context for entry in self._entries):
             if isinstance(context.original_route, APIRoute) and context.include_in_schema:
-                operations = [f"{method} {context.path}" for method in sorted(context.methods or ())]
+                operations = [f"{method} {context.path_format}" for method in sorted(context.methods or ())]
                 named[context.operation_id or context.unique_id] += operations
         for name, operations in named.items():
             if len(operations) > 1:
@@ -166,10 +169,10 @@ def _shape(entry: _Entry) -> str:
 
 def _entry(context: RouteContext, checks: Checks) -> _Entry:
     route = context.original_route
-    template = context.path or ""
     if not _is_asked_as_usual(route):
-        return _Entry(context, template, None, {}, None, (), False, False)
-    match = context.path_regex.match if context.param_convertors else template.__eq__
+        return _Entry(context, context.path or "", None, {}, None, (), False, False)
+    template = context.path_format or ""
+    match = context.path_regex.fullmatch if context.param_convertors else template.__eq__
     converters = {
         name: converter
         for name, converter in context.param_convertors.items()

@@ -7,8 +7,14 @@ import re
 from app.http import problems
 from app.http.problems import Problem
 
-_TAG = re.compile(r'[ \t,]*(?:W/)?"([^"]*)"[ \t]*(?:,[ \t,]*|$)')
-"""One tag after the other, each matched where the one before it ended: searched for, it would take quadratic time."""
+_ONE = r'(?:W/)?"[!#-~\x80-\xff]*"[ \t]*'
+"""RFC 9110, section 8.8.3."""
+_TAGS = rf"[ \t,]*{_ONE}(?:,[ \t,]*{_ONE})*(?:,[ \t,]*)?"
+"""A list of tags. What follows each comma is decided by its first letter: nothing is read more than twice."""
+CONDITION = rf"^(?:[ \t]*\*[ \t]*|{_TAGS})$"
+"""What an If-Match may be, for the API's document."""
+_LIST = re.compile(_TAGS)
+_TAG = re.compile(r'"([^"]*)"')
 
 
 def versions(condition: str) -> list[int] | None:
@@ -16,7 +22,7 @@ def versions(condition: str) -> list[int] | None:
 
     A weak tag counts as well: nginx weakens tags when it compresses, and the version is still the same.
     """
-    if condition.strip() == "*":
+    if _is_any(condition):
         return None
     tags = _tags(condition)
     if not tags:
@@ -28,16 +34,13 @@ def unchanged(condition: str | None, etag: str) -> bool:
     """Whether an If-None-Match says that the caller has this version already."""
     if condition is None:
         return False
-    return condition.strip() == "*" or etag.strip('"') in (_tags(condition) or ())
+    return _is_any(condition) or etag.strip('"') in (_tags(condition) or ())
 
 
 def _tags(condition: str) -> list[str] | None:
     """The tags of a list, without their quotes; None for what isn't one."""
-    tags, end = [], 0
-    while end < len(condition):
-        tag = _TAG.match(condition, end)
-        if tag is None:
-            return None
-        tags.append(tag[1])
-        end = tag.end()
-    return tags
+    return _TAG.findall(condition) if _LIST.fullmatch(condition) else None
+
+
+def _is_any(condition: str) -> bool:
+    return condition.strip(" \t") == "*"

@@ -90,6 +90,7 @@ def note_route(scope: Scope, matching: Scope) -> bool:
     for wanted in (Match.FULL, Match.PARTIAL):
         for route in iter_route_contexts(scope["app"].routes):
             if route.matches(matching)[0] is wanted:
-                scope[TEMPLATE] = route.path
+                mounted = isinstance(route.original_route, Mount | Host)
+                scope[TEMPLATE] = route.path if mounted else route.path_format
                 return True
     return False

@@ -9,11 +9,13 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from app.http.headers import HEADERS, sends
-from app.http.problems import ProblemDetails, documented
-from app.http.routing import is_unlimited
+from app.http.problems import MEDIA_TYPE, ProblemDetails, documented
 
 FRAMEWORKS = ("HTTPValidationError", "ValidationError")
 """How FastAPI reports what is wrong with a request; here it's a problem like any other."""
+ANYWHERE = (400, 408, 413, 414, 431, 500, 503, 504)
+"""What any request may be answered, whatever its route says: it is malformed, too slow or too large, or nginx finds too
+many in progress or nobody to give it to."""
 
 
 def operation_id(route: APIRoute) -> str:
@@ -44,13 +46,17 @@ def _complete(document: dict[str, Any]) -> None:
         _refer(schema, schemas)
     document.setdefault("security", [])  # what an operation needs, it says itself
     used = {"X-Request-ID"}
-    for path, operation in _operations(document):
+    for operation in _operations(document):
+        for parameter in operation.get("parameters", ()):
+            _without_null(parameter["schema"])
         responses = operation["responses"]
         for status, response in list(responses.items()):
             if FRAMEWORKS[0] in str(response.get("content")):
                 responses[status] = documented(int(status))[int(status)]
-        for status in (500,) if is_unlimited(path) else (400, 500):  # whatever the route itself answers
-            responses.setdefault(str(status), documented(status)[status])
+        for status in ANYWHERE:
+            described = documented(status)[status]
+            content = responses.setdefault(str(status), described).setdefault("content", {})
+            content.setdefault(MEDIA_TYPE, described["content"][MEDIA_TYPE])
         for response in responses.values():
             for media_type in response.get("content", {}).values():
                 if media_type.pop("itemSchema", None):  # of an event stream: OpenAPI 3.2's, in a document of 3.1
@@ -61,9 +67,17 @@ def _complete(document: dict[str, Any]) -> None:
     components["headers"] = {name: header for name, header in HEADERS.items() if name in used}
 
 
-def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path, methods in document.get("paths", {}).items():
-        yield from ((path, operation) for operation in methods.values() if "responses" in operation)
+def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for methods in document.get("paths", {}).values():
+        yield from (operation for operation in methods.values() if "responses" in operation)
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    """A parameter is a text or isn't there: `null` would be one of four letters."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        del schema["anyOf"]
+        schema |= kinds[0]
 
 
 def _refer(schema: dict[str, Any], schemas: dict[str, Any]) -> None:

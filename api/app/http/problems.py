@@ -97,7 +97,7 @@ class ProblemDetails(BaseModel):
     title: str
     status: int
     detail: str
-    instance: Annotated[str, Field(description="The request's path.")]
+    instance: Annotated[str, Field(description="The request's path; not where nginx answers itself.")] = ""
     request_id: str
     errors: Annotated[list[WrongField], Field(description="Of a request that doesn't fit the schema.")] = []
 

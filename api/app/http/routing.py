@@ -18,7 +18,7 @@ def template(scope: Scope) -> str:
     found: str | None = scope.get(TEMPLATE)
     if found is not None:
         return found
-    return scope.get(MOUNT, "") + getattr(scope.get("route"), "path", "") or NO_ROUTE
+    return scope.get(MOUNT, "") + getattr(scope.get("route"), "path_format", "") or NO_ROUTE
 
 
 def under(*tops: str) -> Callable[[str], bool]:

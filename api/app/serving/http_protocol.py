@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from app.http import context, problems
 from app.http.errors import REPEATABLE
-from app.http.middleware import ANSWER, LIMIT, Context, is_event_stream
+from app.http.middleware import ANSWER, LIMIT, Context, header, is_event_stream
 from app.http.problems import Kind, Problem
 from app.observe.access_log import AccessLog
 from app.serving.leaving import State
@@ -31,6 +31,8 @@ LAST_LOOK = 0.02
 FIRST_REQUEST = 1.0
 """Seconds that a new connection gets for its first request when its worker has left."""
 
+_END = re.compile(rb"\n(\r?\n)")
+"""Of a head, also of one that isn't as it should be."""
 _REQUEST_ID = re.compile(rb"\r\nx-request-id: ?([^\r\n]{1,128})\r\n", re.IGNORECASE)
 
 
@@ -185,8 +187,7 @@ class HttpProtocol(OneWriteProtocol):
             if cycle.response_started or self.pipeline:  # its answer or another's is under way
                 self.transport.close()
                 return
-        sent = _REQUEST_ID.search(data)
-        request_id = context.sane_id(sent[1] if sent else None)
+        request_id = context.sane_id(self._id_of_the_refused(data))
         token = context.request_id.set(request_id.decode())
         self.logger.warning("A message was refused (%d): %s", kind.status, detail)
         path = self.url.partition(b"?")[0].decode("latin-1")
@@ -202,6 +203,14 @@ class HttpProtocol(OneWriteProtocol):
         status = f"HTTP/1.1 {kind.status} {HTTPStatus(kind.status).phrase}\r\n".encode()
         self.transport.write(status + lines + b"\r\n" + bytes(answer.body))
         self.transport.close()
+
+    def _id_of_the_refused(self, data: bytes) -> bytes | None:
+        """The request's own: neither one that stands in its body, nor that of a message behind it."""
+        if self.cycle is not None and self.cycle.more_body:
+            return header(cast("Scope", self.cycle.scope), b"x-request-id")
+        end = _END.search(data)
+        found = _REQUEST_ID.search(data, 0, end.start(1) if end else len(data))
+        return found[1] if found else None
 
 
 async def _refuse_for_load(scope: Scope, receive: Receive, send: Send) -> None:

@@ -26,6 +26,7 @@ _SORT_NAMES: list[JsonValue] = [
 ]
 """For generated clients, which can't make names of a `-`."""
 Document = dict[str, Any]
+CURSOR = "^[A-Za-z0-9_-]+$"
 INT64 = 1 << 63
 """What MongoDB's integers stay below."""
 
@@ -36,7 +37,10 @@ class Listing(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
-    cursor: Annotated[str | None, Field(max_length=2_000, description="`next_cursor` of the page before")] = None
+    cursor: Annotated[
+        str | None,
+        Field(max_length=2_000, description="`next_cursor` of the page before", json_schema_extra={"pattern": CURSOR}),
+    ] = None
     sort: Annotated[
         Sort,
         Field(description="A leading `-` turns the order around", json_schema_extra={"x-enum-varnames": _SORT_NAMES}),

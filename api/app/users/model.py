@@ -9,6 +9,7 @@ from bson import ObjectId
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SkipValidation,
@@ -24,13 +25,20 @@ def _normalised(email: str) -> str:
     return validate_email(email)[1].lower()
 
 
+def _whole(number: object) -> object:
+    """147.0 is an integer to JSON, which has numbers of one kind only."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
 # The length comes first: pydantic's own expression takes quadratic time.
 Email = Annotated[str, Field(max_length=254, json_schema_extra={"format": "email"}), AfterValidator(_normalised)]
 """As it is stored, however it was written."""
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-City = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
-Age = Annotated[int, Field(ge=0, le=150)]
-Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=50)]
+_VISIBLE = Field(json_schema_extra={"pattern": r"[^\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"})
+"""For the API's document: blanks alone are nothing (Unicode's White_Space, which is stripped)."""
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), _VISIBLE]
+City = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), _VISIBLE]
+Age = Annotated[int, Field(ge=0, le=150), BeforeValidator(_whole)]
+Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=50), _VISIBLE]
 Tags = Annotated[list[Tag], Field(max_length=20)]
 
 _EXAMPLE: dict[str, Any] = {
@@ -54,16 +62,28 @@ class NewUser(BaseModel):
     tags: Tags = []
 
 
+def _without_null(schema: dict[str, Any]) -> None:
+    (kind,) = (kind for kind in schema.pop("anyOf") if kind != {"type": "null"})
+    schema.pop("default")
+    schema |= kind
+
+
+_NOT_REMOVABLE = Field(json_schema_extra=_without_null)
+"""`null` isn't in the API's document, and is refused in words."""
+
+
 class UserChange(BaseModel):
     """What to change of a user: fields that are left out stay, `null` removes an optional one."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"example": {"city": "Paris"}})
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"example": {"city": "Paris"}, "minProperties": 1}
+    )
 
-    email: Email | None = None
-    name: Name | None = None
+    email: Annotated[Email | None, _NOT_REMOVABLE] = None
+    name: Annotated[Name | None, _NOT_REMOVABLE] = None
     age: Age | None = None
     city: City | None = None
-    tags: Tags | None = None
+    tags: Annotated[Tags | None, _NOT_REMOVABLE] = None
 
     @model_validator(mode="after")
     def _changes_something(self) -> Self:

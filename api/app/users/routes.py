@@ -12,7 +12,7 @@ from pymongo.errors import WriteError
 
 from app.dependencies import OnceDep, SluiceDep
 from app.http import errors, problems
-from app.http.etags import unchanged, versions
+from app.http.etags import CONDITION, unchanged, versions
 from app.http.headers import sends
 from app.http.problems import Problem, documented
 from app.security import require_api_key
@@ -32,7 +32,12 @@ MOST_WRONG = 10
 ID_PATTERN = "^[0-9a-fA-F]{24}$"
 
 UserId = Annotated[str, Path(alias="id", pattern=ID_PATTERN, examples=["66f1a2b3c4d5e6f7a8b9c0d1"])]
-_if_match = Header(alias="If-Match", description='The version that you know, as its ETag said: `"3"`, or `*`')
+_if_match = Header(
+    alias="If-Match",
+    description='The version that you know, as its ETag said: `"3"`, or `*`',
+    examples=['"3"', "*"],
+    json_schema_extra={"pattern": CONDITION},  # another one is a bad request (400), no wrong field
+)
 IfMatch = Annotated[str, _if_match]
 OptionalIfMatch = Annotated[str | None, _if_match]
 IfNoneMatch = Annotated[
@@ -110,7 +115,7 @@ async def list_page(listing: Annotated[Listing, Query()], users: UsersDep) -> Us
 @router.patch(
     "/{id}",
     dependencies=[Depends(require_api_key)],
-    responses={200: sends("ETag"), **documented(400, 401, 404, 409, 412, 413, 415, 422, 428, 503, 504)},
+    responses={200: sends("ETag"), **documented(401, 404, 409, 412, 413, 415, 422, 428, 503, 504)},
 )
 async def update(user_id: UserId, change: UserChange, users: UsersDep, response: Response, if_match: IfMatch) -> User:
     """Change some fields, unless somebody else changed the user meanwhile: If-Match names the version you saw."""
@@ -125,7 +130,7 @@ async def update(user_id: UserId, change: UserChange, users: UsersDep, response:
     "/{id}",
     status_code=204,
     dependencies=[Depends(require_api_key)],
-    responses=documented(400, 401, 404, 409, 412, 422, 503, 504),
+    responses=documented(401, 404, 409, 412, 422, 503, 504),
 )
 async def delete(user_id: UserId, users: UsersDep, if_match: OptionalIfMatch = None) -> None:
     """Delete a user, with If-Match only the version that you saw."""

@@ -23,7 +23,7 @@ def test_if_match_names_versions(condition: str, expected: list[int] | None) -> 
     assert versions(condition) == expected
 
 
-@pytest.mark.parametrize("condition", ["", " ,", "3", '"3', 'x"3"', '"3" "4"'])
+@pytest.mark.parametrize("condition", ["", " ,", "3", '"3', 'x"3"', '"3" "4"', '"a b"', "\xa0*"])
 def test_what_is_no_list_of_tags_is_refused(condition: str) -> None:
     with pytest.raises(Problem):
         versions(condition)

@@ -73,8 +73,9 @@ MASKS = Masks({"o", "a-key-12", "a-long-key-of-somebody"})
 READERS: dict[str, Callable[[str], object]] = {
     "app.http.context._SANE_ID": lambda text: context.sane_id(text.encode()),
     "app.http.middleware._TRACEPARENT": lambda text: middleware.follow(text.encode()),
-    "app.http.etags._TAG": etags.versions,
-    "app.http.etags._TAG of If-None-Match": lambda text: etags.unchanged(text, '"3"'),
+    "app.http.etags._LIST": etags.versions,
+    "app.http.etags._TAG": lambda text: etags.unchanged(text, '"3"'),
+    "app.serving.http_protocol._END": lambda text: http_protocol._END.search(text.encode()),
     "app.serving.http_protocol._REQUEST_ID": lambda text: http_protocol._REQUEST_ID.search(text.encode()),
     "app.http.media_type._JSON": typed,
     "app.observe.logs._CONTROL": lambda text: logs._CONTROL.sub("?", text),

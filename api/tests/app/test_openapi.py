@@ -80,12 +80,11 @@ def test_routes_of_ones_own_are_described_alike(settings: Callable[..., Settings
     assert headers == {
         "200": ["ETag", "X-Request-ID"],
         "400": ["X-Request-ID"],
-        "404": ["X-Request-ID"],
-        "422": ["X-Request-ID"],
-        "500": ["X-Request-ID"],
+        **{status: ["X-Request-ID"] for status in ("404", "408", "413", "414", "422", "431", "500")},
         "503": ["Retry-After", "X-Request-ID"],
+        "504": ["X-Request-ID"],
     }
-    for status in ("400", "404", "422", "500", "503"):  # the framework's own description of 422 isn't what is sent
+    for status in headers.keys() - {"200"}:  # the framework's own description of 422 isn't what is sent
         assert list(operation["responses"][status]["content"]) == ["application/problem+json"]
     assert not {"HTTPValidationError", "ValidationError"} & app.openapi()["components"]["schemas"].keys()
 
