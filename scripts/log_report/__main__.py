@@ -53,7 +53,7 @@ def _stacks_logs() -> list[str]:
     """What the native stack has of its log, the oldest first: `api.log.1` is the one before `api.log`."""
     home = os.environ.get("SLUICE_HOME") or Path(__file__).resolve().parents[2] / ".sluice"
     log = Path(home) / "logs" / "api.log"
-    older = [path for path in log.parent.glob("api.log.*") if path.suffix[1:].isdigit()]
+    older = [path for path in log.parent.glob("api.log.*") if path.suffix[1:].isdecimal()]
     return [str(path) for path in (*sorted(older, key=lambda path: -int(path.suffix[1:])), log)]
 
 

@@ -17,10 +17,12 @@ _LEVELS = ("ERROR", "CRITICAL")
 _GROUP_PREFIX = re.compile(r"^ *(?:\| |\+ )")
 _CLASS = re.compile(r"(?:[a-z_]\w*\.)*([A-Z]\w*)(?::|$)")
 _NAMED_CLASS = re.compile(
-    r"\b(?:[a-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Timeout|Unavailable|Full|Exceeded|Failure|Interrupt|Exit))\b"
+    r"(?<!\w)([A-Z]\w*(?:Error|Exception|Timeout|Unavailable|Full|Exceeded|Failure|Interrupt|Exit))\b"
 )
 _PROBLEM = re.compile(r"/problems/[\w-]+")
-_ANSWER = re.compile(r"(?P<method>[A-Z]+) (?:.* )?\((?P<route>[^)]*)\) answered (?P<status>\d+)(?: in [\d.]+ s)?")
+_METHOD = re.compile(r"[A-Z]+")
+_ANSWER = re.compile(r"(?P<route>[^)]*)\) answered (?P<status>\d+)(?: in [\d.]+ s)?")
+"""Behind the last ` (`: a path, which comes before, may have any number of them."""
 _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\b[0-9a-f]{8,}\b|\d+")
 _KIND_LENGTH = 60
 
@@ -69,11 +71,12 @@ def kind_of(record: Record) -> tuple[str, int] | None:
 
 
 def _refused(message: str) -> str | None:
-    answer = _ANSWER.fullmatch(message)
-    if answer is None or not answer["status"].startswith(("5", "0")):
+    asked, _, answered = message.rpartition(" (")
+    method, answer = asked.partition(" ")[0], _ANSWER.fullmatch(answered)
+    if answer is None or not _METHOD.fullmatch(method) or not answer["status"].startswith(("5", "0")):
         return None
     status = "no answer" if answer["status"] == "0" else answer["status"]
-    return f"{status} {answer['method']} {answer['route']}"
+    return f"{status} {method} {answer['route']}"
 
 
 def _last_exception(traceback: list[str]) -> str | None:

@@ -13,7 +13,7 @@ HEADER = ("EVENT", "MEMBER", "COUNT", "FIRST", "LAST")
 NOTHING = "No pool events."
 
 _EVENT = re.compile(r"connection pool ?(?P<event>[^:;,(]*)(?:: (?P<cause>[A-Z]\w+)(?=:))?")
-_MEMBER = re.compile(r"(?<![\w.\[])(?:[A-Za-z0-9](?:[\w-]*\.)*[\w-]*|\[[0-9a-fA-F:]+\]):\d{2,5}(?!\d)")
+_MEMBER = re.compile(r"(?<![\w.\[-])(?:[A-Za-z0-9](?:[\w-]*\.)*[\w-]*|\[[0-9a-fA-F:]+\]):\d{2,5}(?!\d)")
 _NOT_OURS = "app.observe.access_log"
 """Its lines quote whatever path a caller asked for."""
 

@@ -11,8 +11,9 @@ _TEXT = re.compile(
     r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) \| ([A-Z]+) \| worker=(\S+) "
     r"request=(\S+)(?: trace=\S+)? \| ([^:|]*):[^:|]*:\d+ - (.*)"
 )
-LEFT_OUT = re.compile(r"(\d+) more of these lines in \d+ s were left out: (.*)")
+LEFT_OUT = re.compile(r"(\d{1,18}) more of these lines in \d+ s were left out: (.*)")
 """What the service logs in place of the lines beyond its limit: how many, and their kind."""
+_FIELDS = ("time", "level", "worker", "request", "module", "message")
 _INDENT = b"  "
 """Before each line of a record's traceback."""
 _COLOUR = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
@@ -111,7 +112,7 @@ def _begins_record(line: bytes) -> bool:
 
 def _parse(line: bytes) -> Record | None:
     text = line.decode("utf-8", "replace").rstrip("\r\n")
-    if text.startswith("{"):
+    if text.startswith("{"):  # so that what is read of it, if anything, is an object
         return _parse_json(text)
     match = _TEXT.fullmatch(text)
     if match is None:
@@ -123,14 +124,11 @@ def _parse(line: bytes) -> Record | None:
 def _parse_json(text: str) -> Record | None:
     try:
         fields = json.loads(text)
-        return Record(
-            fields["time"].replace("T", " ")[:23],
-            fields["level"],
-            fields["worker"],
-            fields["request"],
-            fields["module"],
-            fields["message"],
-            traceback=fields.get("exception", "").splitlines(),
-        )
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, RecursionError):
         return None
+    texts = [fields.get(name) for name in _FIELDS]
+    traceback = fields.get("exception", "")
+    if not all(isinstance(text, str) for text in (*texts, traceback)):
+        return None
+    time, level, worker, request, module, message = texts
+    return Record(time.replace("T", " ")[:23], level, worker, request, module, message, traceback.splitlines())

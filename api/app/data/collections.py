@@ -25,7 +25,7 @@ Document = dict[str, Any]
 
 NAMESPACE_EXISTS = 48
 INDEX_CONFLICTS = frozenset({85, 86})
-_TITLE = re.compile(r"(.+) v(\d+)")
+_TITLE = re.compile(r"(.+) v(\d{1,9})")
 
 
 async def ensure(

@@ -281,7 +281,7 @@ def install(app: FastAPI) -> None:
 
 async def _answer(request: Request, error: Exception) -> Response:
     problem = problem_of(error, request.method)
-    methods = allowed(request.scope) if problem.status_code == 405 else []
+    methods = allowed(request.scope) if problem.kind == problems.METHOD_NOT_ALLOWED else []
     if methods and request.method not in methods:  # a route may refuse one itself
         problem.headers = {"Allow": ", ".join(methods)}  # the framework knows those of one route
     return problems.response(request, problem)

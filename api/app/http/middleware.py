@@ -20,6 +20,8 @@ from sluice import Abandoned, Sluice, deadline, timings
 log = logging.getLogger(__name__)
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+MOST_DIGITS = 18
+"""Of a length: below 64 bits, and far below what Python refuses to read (4300)."""
 MOST_BACKSLASHES = 16
 """In a Cookie header; one of more is left out."""
 
@@ -230,8 +232,10 @@ class BodyLimit:
         if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
             raise Problem(problems.NOT_IMPLEMENTED, "Transfer-Encoding: allowed is chunked", headers=CLOSE)
         announced = headers.get(b"content-length")
-        if announced is not None and announced.isdigit() and int(announced) > self._limit:
-            raise self._refusal()
+        if announced is not None and announced.isdigit():
+            digits = announced.lstrip(b"0")
+            if len(digits) > MOST_DIGITS or int(digits or b"0") > self._limit:
+                raise self._refusal()
         read = 0
 
         async def receive_counted() -> Message:

@@ -45,6 +45,7 @@ def of_status(status: int) -> Kind:
 BAD_REQUEST = of_status(400)
 UNAUTHORIZED = of_status(401)
 NOT_FOUND = of_status(404)
+METHOD_NOT_ALLOWED = of_status(405)
 CONFLICT = of_status(409)
 PRECONDITION_FAILED = of_status(412)
 CONTENT_TOO_LARGE = Kind("/problems/content-too-large", 413, "Content too large")

@@ -18,7 +18,8 @@ def template(scope: Scope) -> str:
     found: str | None = scope.get(TEMPLATE)
     if found is not None:
         return found
-    return scope.get(MOUNT, "") + getattr(scope.get("route"), "path_format", "") or NO_ROUTE
+    route = scope.get("route")
+    return scope.get(MOUNT, "") + getattr(route, "path_format", getattr(route, "path", "")) or NO_ROUTE
 
 
 def under(*tops: str) -> Callable[[str], bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from bson import ObjectId
@@ -27,6 +27,9 @@ _SORT_NAMES: list[JsonValue] = [
 """For generated clients, which can't make names of a `-`."""
 Document = dict[str, Any]
 CURSOR = "^[A-Za-z0-9_-]+$"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+"""As MongoDB keeps times. In whole numbers: as a float of seconds, some are another one."""
 INT64 = 1 << 63
 """What MongoDB's integers stay below."""
 
@@ -99,7 +102,7 @@ class Listing(BaseModel):
     def _checked(self, sort: Any, value: Any) -> Any:
         match self.field if sort == self.sort else None, value:
             case "created_at", int() if not isinstance(value, bool):
-                return datetime.fromtimestamp(value / 1000, UTC)
+                return _EPOCH + value * _MILLISECOND
             case "name", str():
                 return value.encode().decode()  # half of a surrogate pair, which JSON lets pass, can't be asked for
             case "age", None:
@@ -126,4 +129,4 @@ class Listing(BaseModel):
 
 
 def _milliseconds(moment: datetime) -> int:
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND

@@ -33,8 +33,9 @@ def _whole(number: object) -> object:
 # The length comes first: pydantic's own expression takes quadratic time.
 Email = Annotated[str, Field(max_length=254, json_schema_extra={"format": "email"}), AfterValidator(_normalised)]
 """As it is stored, however it was written."""
-_VISIBLE = Field(json_schema_extra={"pattern": r"[^\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"})
-"""For the API's document: blanks alone are nothing (Unicode's White_Space, which is stripped)."""
+_BLANK = r"^[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"
+"""Unicode's White_Space, which is stripped."""
+_VISIBLE = Field(json_schema_extra={"not": {"pattern": _BLANK}})
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), _VISIBLE]
 City = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), _VISIBLE]
 Age = Annotated[int, Field(ge=0, le=150), BeforeValidator(_whole)]

@@ -30,8 +30,8 @@ def decode(data: bytes) -> WorkerSnapshot:
     """
     try:
         found: WorkerSnapshot = _reader(WorkerSnapshot)(json.loads(data))
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    except (RecursionError, OverflowError) as error:
+        raise ValueError("nested too deeply, or a number beyond all bounds") from error
     return found
 
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import pkgutil
-import re
 import time
 from collections.abc import Callable
-from importlib import import_module
 from typing import NoReturn
 
 import pytest
@@ -17,7 +14,6 @@ from fastapi import Request
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
-import app
 from app.http import context, etags, media_type, middleware
 from app.http.problems import Problem
 from app.observe import logs
@@ -28,15 +24,6 @@ from app.settings import mongodb_url
 from app.users import routes
 from app.users.listing import Listing
 from app.users.model import NewUser
-
-OPERATORS = {
-    "app.data.collections",
-    "app.settings.env_file",
-    "app.settings.lists",
-    "app.settings.model",
-    "app.settings.stack",
-}
-"""Where expressions only see settings, and what operators made."""
 
 SIZE = 4_000
 SIZE_OF = {"e-mails": 250}
@@ -154,13 +141,3 @@ def test_twice_the_input_takes_no_more_than_twice_the_time(reader: str) -> None:
         long = seconds(read, text(size * TIMES))
         if long > LEAST * TIMES * 3:
             assert long < max(LEAST, seconds(read, text(size))) * TIMES * 3, (start, repeated, end)
-
-
-def test_every_expression_is_among_them() -> None:
-    found = {
-        f"{module.name}.{name}"
-        for module in pkgutil.walk_packages(app.__path__, "app.")
-        for name, value in vars(import_module(module.name)).items()
-        if isinstance(value, re.Pattern) and module.name not in OPERATORS | READERS.keys()
-    }
-    assert found <= READERS.keys()
