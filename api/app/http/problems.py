@@ -119,7 +119,7 @@ def response(request: HTTPConnection, problem: Problem) -> Response:
     if kind.retry_after is not None:
         headers["Retry-After"] = str(kind.retry_after + random.randint(0, kind.spread))
     # Escaped: what a caller sent may come back in it, broken Unicode included.
-    return Response(json.dumps(body), kind.status, headers, MEDIA_TYPE)
+    return Response(json.dumps(body, separators=(",", ":")), kind.status, headers, MEDIA_TYPE)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
