@@ -67,10 +67,10 @@ def test_without_mongodb_the_service_says_so_and_recovers_by_itself(
         starting.start()
     stack.wait_for_primary()
     elected = time.monotonic()
-    assert seconds_until_every_worker_serves(stack, elected) < 2
+    assert seconds_until_every_worker_serves(stack, elected) < 5  # no heartbeat (10 s) is waited for
     while (answer := stack.http.get(user)).status_code != 200:
         assert_problem(answer, 503, "not-primary")  # the new primary can't check the driver's cluster time yet
-    assert time.monotonic() - elected < 2
+    assert time.monotonic() - elected < 5
     assert stack.http.get("/health/ready").status_code == 200
     starting.join()
     stack.wait_until_whole()

@@ -122,6 +122,11 @@ EXCUSED: dict[str, tuple[Excused, ...]] = {
             " Host with Origin, port and all, which $host hasn't got",
         ),
         Excused(
+            "missing_resolver",
+            ("processes:*",),
+            "the variable is a path; the host is the upstream `api`, whose addresses nginx knows",
+        ),
+        Excused(
             "status_page_exposed",
             ("*",),
             "it listens on loopback, and in containers on a port that is never published, for the exporter beside it",
