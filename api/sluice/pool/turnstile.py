@@ -2,6 +2,11 @@
 
 A release hands the permit to the longest waiter before anyone else can run, so nobody is overtaken; whoever waits has
 no connection, so giving up costs none.
+
+Where callers go as their turn comes, the queue is as long as their patience, and whoever is next is about to go, too:
+all that is done is done for nobody. Then the newest is next until nobody goes any more (adaptive LIFO, as in
+https://queue.acm.org/detail.cfm?id=2839461, by what callers do instead of by time); but first who has waited for longer
+than any of those who went.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from sluice import deadline
-from sluice.errors import QueueFull, QueueTimeout
+from sluice.errors import Abandoned, QueueFull, QueueTimeout
 from sluice.pool.claims import Claim
 from sluice.statistics.snapshot import PoolStats
 
@@ -20,6 +25,12 @@ WIDENING = 1.5
 """Seconds from one permit to all of them."""
 STEP = 0.1
 """Seconds between two steps."""
+GONE = 3
+"""So many callers must have gone as their turn came, until the newest is next."""
+AS_ITS_TURN_CAME = 0.9
+"""Of the time that the last one had waited who was let in."""
+REMEMBERED = 1.0
+"""Seconds after which it's forgotten that one has gone."""
 
 
 class Turnstile:
@@ -49,6 +60,14 @@ class Turnstile:
         self.held = 0
         self._has_room = has_room
         self._waiters: OrderedDict[asyncio.Future[None], float] = OrderedDict()
+        self._begun: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        """Those of them who belong to something that has begun, which the newest doesn't overtake."""
+        self._let_in_after = 0.0
+        """Seconds that the last one who was let in had waited."""
+        self._gone = 0
+        self._gone_at = -math.inf
+        self._patience = 0.0
+        """Seconds that one of those who have gone had waited at most."""
         self._narrowed = -math.inf
         self._widening: asyncio.TimerHandle | None = None
 
@@ -92,6 +111,8 @@ class Turnstile:
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         self._waiters[turn] = loop.time()
+        if claim is not Claim.ORDINARY:
+            self._begun[turn] = None
         longest = deadline.driver_timeout() if claim is Claim.FINISHING else deadline.allowance(self.timeout)
         timer = None if longest is None else loop.call_later(longest, self._expire, turn)
         try:
@@ -104,21 +125,27 @@ class Turnstile:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self.leave()  # the turn came in the very step in which the waiter was cancelled
             raise
+        except Abandoned:
+            self._has_gone(turn)
+            raise
         finally:
             if timer is not None:
                 timer.cancel()
-            self._waiters.pop(turn, None)
+            self._forget(turn)
 
     def leave(self) -> None:
-        """Give the permit back, to the longest waiter if there is one."""
+        """Give the permit back, to whoever is next."""
         self.held -= 1
         self.admit()
 
     def admit(self) -> None:
-        """Let in whoever can enter now, longest waiter first."""
+        """Let in whoever can enter now, longest waiter first, or the newest while callers go."""
         while self._waiters and self._open():
-            turn, _ = self._waiters.popitem(last=False)
+            turn = self._next()
+            since = self._waiters[turn]
+            self._forget(turn)
             if not turn.done():
+                self._let_in_after = turn.get_loop().time() - since
                 self.held += 1
                 turn.set_result(None)
 
@@ -147,6 +174,31 @@ class Turnstile:
             if not turn.done():
                 turn.set_exception(reason())
         self._waiters.clear()
+        self._begun.clear()
+
+    def _next(self) -> asyncio.Future[None]:
+        oldest, since = next(iter(self._waiters.items()))
+        if self._gone < GONE:
+            return oldest
+        now = oldest.get_loop().time()
+        if now > self._gone_at + REMEMBERED or now - since > self._patience:
+            return oldest
+        return next(iter(self._begun or reversed(self._waiters)))
+
+    def _has_gone(self, turn: asyncio.Future[None]) -> None:
+        """Its caller. That somebody goes who has just come says nothing of the queue."""
+        self.stats.abandoned += 1
+        now = asyncio.get_running_loop().time()
+        waited = now - self._waiters.get(turn, now)
+        if waited >= AS_ITS_TURN_CAME * self._let_in_after:
+            forgotten = now > self._gone_at + REMEMBERED
+            self._gone = 1 if forgotten else self._gone + 1
+            self._patience = waited if forgotten else max(waited, self._patience)
+            self._gone_at = now
+
+    def _forget(self, turn: asyncio.Future[None]) -> None:
+        self._waiters.pop(turn, None)
+        self._begun.pop(turn, None)
 
     def _open(self) -> bool:
         return self.held < self.admitting and self._has_room()

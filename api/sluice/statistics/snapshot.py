@@ -60,6 +60,9 @@ class PoolStats:
     refused_queue_timeout: int = counter(
         "Operations that timed out waiting for a connection.", "db_client_connection_timeouts_total"
     )
+    abandoned: int = counter(
+        "Operations whose caller had gone before they had a connection.", "db_client_connection_abandoned_total"
+    )
     overloaded: int = counter(
         "Operations that the member refused since it's overloaded.", "db_client_connection_overloaded_total"
     )
