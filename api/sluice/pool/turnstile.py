@@ -183,7 +183,7 @@ class Turnstile:
         now = oldest.get_loop().time()
         if now > self._gone_at + REMEMBERED or now - since > self._patience:
             return oldest
-        return next(iter(self._begun or reversed(self._waiters)))
+        return next(iter(self._begun)) if self._begun else next(reversed(self._waiters))
 
     def _has_gone(self, turn: asyncio.Future[None]) -> None:
         """Its caller. That somebody goes who has just come says nothing of the queue."""
