@@ -347,23 +347,26 @@ class Sluice:
             await asyncio.sleep(TICK)
             now = loop.time()
             worst = max(worst, now - before - TICK)
-            if self._connected is not None:
-                await self._interrupt_what_waits_in_vain(self._connected)
-            if _is_over(self._attempt) and self._readiness.is_due(self.ready):
-                self._attempt = asyncio.create_task(self._readiness.attempt(), name="sluice-reach")
-            if now - observed >= OBSERVE_EVERY and _is_over(self._observation):
-                observed = now
-                self._observation = asyncio.create_task(self._observe(), name="sluice-observe")
-            if now - published >= PUBLISH_EVERY:
-                published, self._statistics.loop_lag, worst = now, worst, 0.0
-                self.publish()
-
-    async def _interrupt_what_waits_in_vain(self, connected: Connected) -> None:
-        for pool in self._failover.deposed(connected):
             try:
-                await pool.interrupt()
+                await self._see_to_mongodb()
+                if now - observed >= OBSERVE_EVERY and _is_over(self._observation):
+                    observed = now
+                    self._observation = asyncio.create_task(self._observe(), name="sluice-observe")
+                if now - published >= PUBLISH_EVERY:
+                    published, self._statistics.loop_lag, worst = now, worst, 0.0
+                    self.publish()
             except Exception:  # the heart beats on
-                log.exception("the connections of a member that is silent could not be closed")
+                log.exception("something failed that is done all the time; it's tried again in %g s", TICK)
+
+    async def _see_to_mongodb(self) -> None:
+        if self._connected is not None:
+            for pool in self._failover.deposed(self._connected):
+                try:
+                    await pool.interrupt()
+                except Exception:  # the others are still to be done
+                    log.exception("the connections of a member that is silent could not be closed")
+        if _is_over(self._attempt) and self._readiness.is_due(self.ready):
+            self._attempt = asyncio.create_task(self._readiness.attempt(), name="sluice-reach")
 
     async def _observe(self) -> None:
         if await self._view.refresh(list(self.roles())):

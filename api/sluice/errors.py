@@ -30,6 +30,8 @@ PoolClosed: type[PyMongoError] = _PoolClosedError
 NOTHING_WRITTEN = "NoWritesPerformed"
 """The label of an error that ended an operation before anything was written. When the driver meets it as it repeats a
 write, it raises what its first attempt met."""
+TRANSIENT = "TransientTransactionError"
+"""The label of an error after which a transaction may be tried again as a whole."""
 REFUSAL_CODES = {
     11: "UserNotFound",
     13: "Unauthorized",

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import bson
@@ -16,6 +17,7 @@ from pymongo.errors import (
     BulkWriteError,
     DuplicateKeyError,
     OperationFailure,
+    PyMongoError,
     WriteConcernError,
     WriteError,
     WTimeoutError,
@@ -40,7 +42,8 @@ UNREADABLE_CODES = frozenset({15, 22})
 
 HELD_UP = 1.0
 """Seconds that a batch may take on the server; four times what the last one took, where that is more."""
-
+MORE_HALVES = 1
+"""Besides as many as it takes to find one document that is held up: what then fails isn't any one document's fault."""
 
 Batch = Sequence[Entry[RawBSONDocument, None]]
 
@@ -99,10 +102,14 @@ class Writer:
     async def close(self) -> None:
         await self._coalescer.close()
 
-    async def _insert(self, batch: Batch, *, again: bool = False, hurried: bool = True) -> None:
-        """`again`: some of them may be there already, by an attempt before. `hurried`: the server is to give it up
-        soon, since one that waits there (for an open transaction, say) holds up all the others."""
-        hurried = hurried and len(batch) > 1
+    async def _insert(self, batch: Batch) -> None:
+        await self._attempt(batch, _Halving(len(batch).bit_length() + MORE_HALVES))
+
+    async def _attempt(self, batch: Batch, halving: _Halving, doubt: Exception | None = None) -> None:
+        """`doubt`: what an attempt before met, by which some of them may be there already."""
+        # The server is to give it up soon, since one that waits there (for an open transaction, say) holds up all the
+        # others; unless there are no halves to send then.
+        hurried = len(batch) > 1 and halving.left > 0
         started = time.monotonic()
         failures: dict[int, Mapping[str, Any]] = {}
         unconfirmed: Mapping[str, Any] | None = None
@@ -113,58 +120,89 @@ class Writer:
             details = error.details or {}
             failures = {failure["index"]: failure for failure in details.get("writeErrors", ())}
             unconfirmed = next(iter(details.get("writeConcernErrors", ())), None)
-        except OperationFailure as error:
-            held_up = hurried and error.code == MAX_TIME_EXPIRED
-            if not held_up and (error.code not in UNREADABLE_CODES or len(batch) == 1):
+        except PyMongoError as error:
+            if hurried and _is_held_up(error):
+                halving.left -= 1
+                if halving.left >= 0:
+                    await self._attempt_halves(batch, halving, doubt or error)
+                else:  # others, which were sent at the same time, were held up, too
+                    await self._attempt(batch, halving, doubt or error)
+            elif len(batch) > 1 and getattr(error, "code", None) in UNREADABLE_CODES:
+                await self._attempt_halves(batch, halving, doubt)
+            elif doubt is None:
                 raise
-            await self._insert_halves(batch, again or held_up)
+            else:  # whatever this attempt met, that one may have written
+                raise doubt from error
             return
         self._last_took = time.monotonic() - started
-        there = [batch[number] for number, failure in failures.items() if again and _is_of_its_id(failure)]
-        ours = await self._ours(there) if there else set()
+        unclear: dict[Entry[RawBSONDocument, None], Mapping[str, Any]] = {}
         late = []
         for number, entry in enumerate(batch):
             if entry.future.done():
                 continue
-            if number in failures and entry not in ours:
-                entry.future.set_exception(write_error(failures[number]))
+            if number in failures:
+                if doubt is not None and failures[number].get("code") in DUPLICATE_KEY_CODES:
+                    unclear[entry] = failures[number]
+                else:
+                    entry.future.set_exception(write_error(failures[number]))
             elif unconfirmed is None:
                 entry.future.set_result(None)
             elif hurried and unconfirmed.get("code") == MAX_TIME_EXPIRED:
                 late.append(entry)
             else:
                 entry.future.set_exception(_write_concern_error(unconfirmed))
-        if late:  # they are there, and a majority may still confirm it
-            await self._insert(late, again=True, hurried=False)
+        if unconfirmed is not None and late:  # they are there, and a majority may still confirm it
+            await self._attempt(late, _Halving(0), _write_concern_error(unconfirmed))
+        if doubt is not None:
+            await self._clear_up(unclear, doubt)
 
-    async def _insert_halves(self, batch: Batch, again: bool) -> None:
+    async def _attempt_halves(self, batch: Batch, halving: _Halving, doubt: Exception | None) -> None:
         """So that only the document at fault fails, or waits."""
 
-        async def insert(half: Batch) -> None:
+        async def attempt(half: Batch) -> None:
             wanted = [entry for entry in half if not entry.future.done()]
             try:
                 if wanted:
-                    await self._insert(wanted, again=again)
+                    await self._attempt(wanted, halving, doubt)
             except Exception as error:
                 fail_all(wanted, error)
 
         middle = len(batch) // 2
-        await asyncio.gather(insert(batch[:middle]), insert(batch[middle:]))
+        await asyncio.gather(attempt(batch[:middle]), attempt(batch[middle:]))
 
-    async def _ours(self, there: Batch) -> set[Entry[RawBSONDocument, None]]:
-        """Those of which an attempt before has put in what is there under their `_id`."""
-        ours = {entry for entry in there if isinstance(entry.item, _WithNewId)}  # nobody else knows it
-        others = {entry for entry in there if entry not in ours}
-        for entry in others:
-            found = await self._collection.find_one({"_id": entry.item["_id"]})
-            if found is not None and found == bson.decode(entry.item.raw, self._codec):
-                ours.add(entry)
-        return ours
+    async def _clear_up(
+        self, unclear: Mapping[Entry[RawBSONDocument, None], Mapping[str, Any]], doubt: Exception
+    ) -> None:
+        """Their keys are taken: by themselves, if the attempt before has put them in."""
+        for entry, failure in unclear.items():
+            if isinstance(entry.item, _WithNewId) and dict(failure.get("keyPattern") or {}) == {"_id": 1}:
+                ours = True  # nobody else knows it
+            else:
+                try:
+                    found = await self._collection.find_one({"_id": entry.item["_id"]})
+                except PyMongoError:
+                    fail_all([entry], doubt)
+                    continue
+                ours = found is not None and found == bson.decode(entry.item.raw, self._codec)
+            if not entry.future.done():
+                if ours:
+                    entry.future.set_result(None)
+                else:
+                    entry.future.set_exception(write_error(failure))
 
 
-def _is_of_its_id(failure: Mapping[str, Any]) -> bool:
-    """Whether something with this document's `_id` is there."""
-    return failure.get("code") in DUPLICATE_KEY_CODES and dict(failure.get("keyPattern") or {}) == {"_id": 1}
+@dataclass
+class _Halving:
+    """How often a batch, and what becomes of it, may still be halved because it's held up. A slow server would hold up
+    every half of a half, too."""
+
+    left: int
+
+
+def _is_held_up(error: PyMongoError) -> bool:
+    """Whether the server has given up a batch, which may be there in part."""
+    expired = isinstance(error, OperationFailure) and error.code == MAX_TIME_EXPIRED
+    return expired and not error.has_error_label(NOTHING_WRITTEN)
 
 
 def write_error(failure: Mapping[str, Any]) -> WriteError:

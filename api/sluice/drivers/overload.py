@@ -14,6 +14,7 @@ from typing import Protocol
 from pymongo.errors import OperationFailure
 
 from sluice import deadline
+from sluice.drivers.transactions import ENDINGS
 from sluice.pool.retry_budget import RetryBudget
 
 LABEL = "SystemOverloadedError"
@@ -38,8 +39,32 @@ class Sparing:
         self._budget = budget
 
     def should_retry(self, attempt: int, delay: float) -> bool:
-        in_time = deadline.allowance(delay) >= delay
-        return in_time and self._theirs.should_retry(attempt, delay) and self._budget.take()
+        return _in_time(delay) and self._theirs.should_retry(attempt, delay) and self._budget.take()
+
+
+class Insisting:
+    """For what ends a transaction: repeated as long as the request's time allows, since what stays open on a member
+    burdens it more, and at least as often as the driver does."""
+
+    def __init__(self, theirs: Policy) -> None:
+        self.backoff = theirs.backoff
+        self._theirs = theirs
+
+    def should_retry(self, attempt: int, delay: float) -> bool:
+        limited = deadline.remaining() is not None
+        return (limited and _in_time(delay)) or self._theirs.should_retry(attempt, delay)
+
+
+def policy(theirs: Policy, operation: str, budget: RetryBudget) -> Policy:
+    """In place of the driver's, once an operation was refused."""
+    if isinstance(theirs, Sparing | Insisting):
+        return theirs
+    return Insisting(theirs) if operation in ENDINGS else Sparing(theirs, budget)
+
+
+def _in_time(delay: float) -> bool:
+    left, theirs = deadline.remaining(), deadline.driver_timeout()
+    return (left is None or left > delay) and (theirs is None or theirs > delay)
 
 
 def refused(error: Exception) -> bool:

@@ -15,12 +15,14 @@ from pymongo import _csot
 from pymongo.server_description import ServerDescription
 
 from sluice import deadline
+from sluice.pool.claims import MOMENT
 
 
 def within_deadline(setting: float) -> AbstractContextManager[Any]:
-    """For a block that selects a server, at most for `setting` seconds."""
+    """For a block that selects a server, at most for `setting` seconds; past the deadline, what tidies up has a moment,
+    which is enough where one is known."""
     left = deadline.remaining()
-    return nullcontext() if left is None or left <= 0 else pymongo.timeout(min(left, setting))
+    return nullcontext() if left is None else pymongo.timeout(min(max(left, MOMENT), setting))
 
 
 def allow_for_round_trip(member: ServerDescription) -> None:

@@ -1,4 +1,4 @@
-"""What a transaction starts with, whatever the connection string says of single operations."""
+"""What a transaction starts with, whatever the connection string says of single operations, and what ends it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pymongo.read_concern import ReadConcern
 
 ALLOWED = frozenset({None, "local", "majority", "snapshot"})
 """Read concerns; https://www.mongodb.com/docs/manual/core/transactions/."""
+ENDINGS = frozenset({"abortTransaction", "commitTransaction"})
+"""Operations that end a transaction, by the drivers' names."""
 
 
 def options(read_concern: ReadConcern) -> TransactionOptions:

@@ -52,7 +52,9 @@ class WorkerStatistics:
 
     def of_pool(self, member: str) -> PoolStats:
         """Where the pool of this member (`host:port`) counts."""
-        return self._pools.setdefault(member, PoolStats())
+        if member not in self._pools:  # a new one, since Motor's threads call this while the loop looks through them
+            self._pools = {**self._pools, member: PoolStats()}
+        return self._pools[member]
 
     def of_coalescer(self, kind: Coalesced, collection: str) -> CoalescerStats:
         """Where the reads or writes of a collection count."""

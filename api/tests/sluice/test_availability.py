@@ -266,3 +266,31 @@ async def test_a_connection_that_is_given_up_at_the_end_is_no_failure_of_its_mem
     await sluice.close()
     assert total(sluice).pool.total_created < opened + 50
     assert total(sluice).pool.failed_to_open == 0
+
+
+async def test_the_heart_beats_on_whatever_fails(
+    open_sluice: OpenSluice, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sluice = await open_sluice()
+
+    def fail_once(connected: object) -> list[Any]:
+        monkeypatch.undo()
+        raise RuntimeError("dictionary changed size during iteration")
+
+    monkeypatch.setattr(sluice._failover, "deposed", fail_once)
+    with caplog.at_level(logging.ERROR):
+        await until(lambda: "dictionary changed size" in caplog.text)
+    assert sluice._heart is not None
+    assert not sluice._heart.done()
+
+
+async def test_a_member_may_be_found_while_the_loop_looks_through_them(open_sluice: OpenSluice) -> None:
+    """By the thread of one of Motor's monitors."""
+    sluice = await open_sluice()
+    connected: Any = sluice._client()
+    some = next(iter(connected.pools.values()))
+    number = len(connected.pools)
+    for _ in connected.pools.values():
+        for _ in sluice._statistics._pools.values():
+            connected._make_pool(("new.example", 27_017 + len(connected.pools)), some.opts)
+    assert len(connected.pools) > number

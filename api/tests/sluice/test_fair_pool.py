@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from pymongo.errors import AutoReconnect, PyMongoError
+from pymongo.pool_shared import PoolState
 
 from sluice import QueueFull, QueueTimeout
 from stack.replica_set import ReplicaSet
@@ -251,3 +252,20 @@ async def test_connections_that_break_leave_every_count_right(open_sluice: OpenS
     pool = total(sluice).pool
     assert (pool.active_connections, pool.waiting) == (0, 0)
     assert pool.total_created - sum(pool.closed.values()) == pool.current_connections
+
+
+async def test_a_pool_that_becomes_ready_while_it_is_asked_gives_back_only_what_it_gave(
+    open_sluice: OpenSluice, replica_set: ReplicaSet, driver: str
+) -> None:
+    sluice = await open_sluice()
+    await with_one_document(sluice)
+    pool: Any = sluice._client().pools[replica_set.primary()]
+    if driver == "motor":
+        pytest.skip("Motor's permits are taken before a pool is asked")
+    async with pool.lock:
+        pool.state = PoolState.PAUSED
+        asked = asyncio.create_task(quick(sluice))
+        await until(lambda: bool(pool.lock._waiters))
+        pool.state = PoolState.READY
+    assert await asked is not None
+    assert (pool.turnstile.held, pool.turnstile.free) == (0, pool.turnstile.permits)

@@ -13,11 +13,13 @@ from pymongo.errors import ExecutionTimeout, OperationFailure
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from sluice import DeadlineExceeded, Sluice, deadline
+from sluice.drivers import overload
 from sluice.pool.retry_budget import RetryBudget
 from sluice.pool.turnstile import STEP, WIDENING, Turnstile
 from stack.replica_set import ReplicaSet
 from tests.conftest import OpenSluice, until
 from tests.sluice.support import total
+from tests.sluice.test_finishing import open_transactions
 
 LABELS = ["SystemOverloadedError", "RetryableError", "NoWritesPerformed"]
 REFUSED = 462  # IngressRequestRateLimitExceeded
@@ -83,6 +85,46 @@ async def test_little_is_repeated_of_what_is_refused(
     assert 0.7 < sum(done) / requests < 0.9  # seven of ten at once, and some of the rest by a repetition
     refused = commands - sum(done)
     assert total(sluice).pool.overloaded == refused
+
+
+@pytest.mark.parametrize("ending", ["commitTransaction", "abortTransaction"])
+async def test_what_ends_a_transaction_is_repeated_without_a_budget(
+    open_sluice: OpenSluice, replica_set: ReplicaSet, ending: str
+) -> None:
+    """Left open, it would hold its locks, and burden the member more. Oftener than the driver does by itself."""
+    sluice = await open_sluice()
+    await sluice.database.command("create", "docs")
+
+    async def work(session: Any) -> None:
+        await sluice.collection("docs").insert_one({"_id": 1}, session=session)
+        if ending == "abortTransaction":
+            raise ValueError("undo it")
+
+    with overloaded(replica_set, [ending], {"times": 4}):
+        async with deadline.limit(20):
+            with suppress(ValueError):
+                await sluice.with_transaction(work)
+        assert open_transactions(replica_set) == 0
+    assert await sluice.collection("docs").count_documents({}) == (ending == "commitTransaction")
+
+
+async def test_nothing_refused_is_repeated_once_the_time_is_up(open_sluice: OpenSluice) -> None:
+    class Eager:
+        def backoff(self, attempt: int, base_backoff: float | None = None) -> float:
+            return 0.0
+
+        def should_retry(self, attempt: int, delay: float) -> bool:
+            return True
+
+    budget = RetryBudget(share=5)
+    budget.earn()
+    with suppress(DeadlineExceeded):
+        async with deadline.limit(0.01):
+            assert overload.policy(Eager(), "find", budget).should_retry(1, 0.0)
+            while (deadline.remaining() or 0) > 0:
+                pass
+            assert not overload.policy(Eager(), "find", budget).should_retry(1, 0.0)
+            assert overload.policy(Eager(), "commitTransaction", budget).should_retry(1, 0.0)
 
 
 @pytest.mark.parametrize("kind", ["find", "insert"])

@@ -10,7 +10,7 @@ from pymongo.errors import ExecutionTimeout
 
 from sluice import DeadlineExceeded, PoolUnavailable, Sluice, deadline
 from stack.replica_set import ReplicaSet
-from tests.conftest import OpenSluice
+from tests.conftest import OpenSluice, until
 from tests.sluice.support import fail
 from tests.sluice.test_finishing import open_transactions
 
@@ -77,6 +77,23 @@ async def test_it_goes_on_no_longer_than_the_request(sluice: Sluice, replica_set
         async with deadline.limit(0.5):
             await sluice.with_transaction(lambda session: add(sluice, session))
     assert (await count(sluice), open_transactions(replica_set)) == (0, 0)
+
+
+async def test_nothing_waits_for_a_member_once_the_time_is_up(open_sluice: OpenSluice, replica_set: ReplicaSet) -> None:
+    """The abort, above all: whoever asked would wait for it, and there is nothing to end where nobody is."""
+    sluice = await open_sluice(server_selection_timeout=60)
+    await sluice.database.command("create", "docs")
+
+    async def work(session: Any) -> None:
+        await sluice.collection("docs").insert_one({"_id": 1}, session=session)
+        for address in replica_set.addresses:
+            replica_set.kill(address)
+        await until(lambda: not sluice.ready)
+        await sluice.collection("docs").insert_one({"_id": 2}, session=session)
+
+    with pytest.raises((DeadlineExceeded, ExecutionTimeout)):
+        async with asyncio.timeout(20), deadline.limit(2):
+            await sluice.with_transaction(work)
 
 
 async def test_nothing_is_begun_without_a_client(open_sluice: OpenSluice) -> None:

@@ -24,6 +24,7 @@ class _Retryable(_ClientConnectionRetryable[Result]):
     """An operation and its retries."""
 
     budget: RetryBudget
+    operation: str
 
     def _read(self) -> Result:
         try:
@@ -43,8 +44,7 @@ class _Retryable(_ClientConnectionRetryable[Result]):
         if overload.refused(error) and self._server is not None:
             cast("SyncPool", self._server.pool).overloaded()
             policy: Any = self._retry_policy
-            if not isinstance(policy, overload.Sparing):
-                self._retry_policy = cast("Any", overload.Sparing(policy, self.budget))
+            self._retry_policy = cast("Any", overload.policy(policy, self.operation, self.budget))
 
 
 class SyncClient(MongoClient[Document]):
@@ -92,5 +92,5 @@ class SyncClient(MongoClient[Document]):
             is_run_command=is_run_command,
             is_aggregate_write=is_aggregate_write,
         )
-        work.budget = self.budget
+        work.budget, work.operation = self.budget, operation
         return work.run()

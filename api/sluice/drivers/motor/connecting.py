@@ -71,7 +71,7 @@ class Motor:
             return Pool(address, options, is_sdam, client_id)
         member = name_of(address)
         pool = SyncPool(address, options, is_sdam, client_id, stats=self._stats_of(member), narrow=self._narrow)
-        self.pools[member] = pool
+        self.pools = {**self.pools, member: pool}  # this is a monitor's thread, and the loop may just look through them
         return pool
 
     def _narrow(self) -> None:

@@ -18,6 +18,7 @@ from pymongo.errors import ExecutionTimeout, PyMongoError
 
 from sluice.drivers.connected import Document
 from sluice.drivers.motor.client import SyncClient
+from sluice.errors import TRANSIENT
 
 Result = TypeVar("Result")
 REPEATING = 120.0
@@ -73,7 +74,7 @@ class MotorSession(core.AgnosticClientSession):
             except BaseException as error:
                 if session.in_transaction:
                     await session.abort_transaction()
-                if not _says(error, "TransientTransactionError") or time.monotonic() + pause > end:
+                if not _says(error, TRANSIENT) or time.monotonic() + pause > end:
                     raise
             else:
                 return result

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from sluice.drivers.motor.endings import ENDINGS, UnderWay, claim_of, in_transaction, needs_no_server
 from sluice.drivers.motor.pool import already_waited
-from sluice.errors import PoolUnavailable, QueueTimeout
+from sluice.errors import TRANSIENT, PoolUnavailable, QueueTimeout
 from sluice.pool.claims import Claim
 from sluice.pool.turnstile import Turnstile
 
@@ -63,7 +63,7 @@ class Threads:
                 await self._gate.enter(claim)
             except QueueTimeout as error:
                 if claim is Claim.BEGUN:  # as the driver does it: the transaction may be tried again as a whole
-                    error._add_error_label("TransientTransactionError")
+                    error._add_error_label(TRANSIENT)
                 raise
             context = contextvars.copy_context()
         context.run(already_waited.set, self._loop.time() - started)

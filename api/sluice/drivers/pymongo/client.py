@@ -42,6 +42,7 @@ class _Retryable(_ClientConnectionRetryable[Result]):
     """An operation and its retries."""
 
     budget: RetryBudget
+    operation: str
 
     async def _read(self) -> Result:
         try:
@@ -64,8 +65,7 @@ class _Retryable(_ClientConnectionRetryable[Result]):
         if overload.refused(error) and self._server is not None:
             cast("AsyncPool", self._server.pool).overloaded()
             policy: Any = self._retry_policy
-            if not isinstance(policy, overload.Sparing):
-                self._retry_policy = cast("Any", overload.Sparing(policy, self.budget))
+            self._retry_policy = cast("Any", overload.policy(policy, self.operation, self.budget))
 
 
 class AsyncClient(AsyncMongoClient[Document]):
@@ -138,7 +138,7 @@ class AsyncClient(AsyncMongoClient[Document]):
             is_run_command=is_run_command,
             is_aggregate_write=is_aggregate_write,
         )
-        work.budget = self.budget
+        work.budget, work.operation = self.budget, operation
         return await (see_through(work.run()) if operation in ENDINGS else work.run())
 
     async def _kill_cursors(self, *arguments: Any, **options: Any) -> None:

@@ -58,7 +58,7 @@ class PyMongo:
         member = name_of(address)
         stats, turnstile = self._stats_of(member), partial(make_turnstile, self._options)
         pool = AsyncPool(address, options, is_sdam, client_id, stats=stats, make_turnstile=turnstile)
-        self.pools[member] = pool
+        self.pools = {**self.pools, member: pool}  # whoever looks through them looks through those that there were
         return pool
 
     @property

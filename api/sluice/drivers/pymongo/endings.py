@@ -10,12 +10,10 @@ from typing import Any, TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
+from sluice.drivers.transactions import ENDINGS as ENDINGS
 from sluice.pool.claims import MOMENT, Claim
 
 Result = TypeVar("Result")
-
-ENDINGS = frozenset({"abortTransaction", "commitTransaction"})
-"""Operations that end a transaction, by the driver's names."""
 
 _under_way: ContextVar[asyncio.Future[None] | None] = ContextVar("sluice_finishing", default=None)
 

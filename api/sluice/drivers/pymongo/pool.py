@@ -74,10 +74,13 @@ class AsyncPool(TrackedPool, Pool):
         started = time.monotonic()
         if self.state != PoolState.READY:  # raises what the driver has for that
             try:
-                return await super()._get_conn(checkout_started_time, handler)
+                connection = await super()._get_conn(checkout_started_time, handler)
             except PoolClosed as error:
                 label_refusal(error)
                 raise
+            self.turnstile.held += 1  # it has become ready in between
+            self.tracker.took(connection.id, started)
+            return connection
         if not self.turnstile.enter_at_once():
             await self._wait_for_turn(checkout_started_time, handler)
         try:
