@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 from pymongo import ASCENDING, IndexModel, ReadPreference
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from app.data.collections import ensure
@@ -33,6 +33,8 @@ Document = dict[str, Any]
 Work = Callable[["AsyncClientSession | None"], Coroutine[Any, Any, Answer]]
 
 COLLECTION = "idempotency_keys"
+ILLEGAL_OPERATION = 20
+"""The server's code where transactions are not for."""
 OTHER_REQUEST = Kind("/problems/idempotency-key-reused", 422, "The Idempotency-Key was used for another request")
 SCHEMA: Document = {
     "title": "sluice.idempotency_keys v1",
@@ -74,7 +76,7 @@ class Once:
         if self._key is None:
             return await work(None)
         if "Standalone" in self._sluice.roles().values():
-            raise Problem(problems.NOT_IMPLEMENTED, f"{HEADER}: allowed where MongoDB is a replica set only")
+            raise _no_transactions()
         request = digest(self._route, body)
 
         async def first_time(session: AsyncClientSession) -> Answer:
@@ -95,6 +97,10 @@ class Once:
                 return await self._sluice.with_transaction(first_time)
             except DuplicateKeyError as error:  # of the key, or of what the first request with it has created
                 taken = error
+            except OperationFailure as error:
+                if error.code == ILLEGAL_OPERATION:  # a standalone that wasn't known to be one yet
+                    raise _no_transactions() from error
+                raise
             earlier = await self._earlier()
             if earlier is None:
                 continue
@@ -152,3 +158,7 @@ def _plain(value: object) -> object:
         case SecretStr() | SecretBytes():
             return str(value.get_secret_value())
     return str(value)
+
+
+def _no_transactions() -> Problem:
+    return Problem(problems.NOT_IMPLEMENTED, f"{HEADER}: allowed where MongoDB is a replica set only")

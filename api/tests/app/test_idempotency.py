@@ -273,14 +273,22 @@ def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process.wait()
 
 
+@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("driver", ["pymongo", "motor"])
 async def test_without_transactions_a_key_is_refused_in_words(
-    standalone: str, driver: str, settings: Callable[..., Settings], client: Client
+    standalone: str,
+    driver: str,
+    known: bool,
+    settings: Callable[..., Settings],
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     app = create_app(settings(mongodb_url=standalone, mongodb_driver=driver, database_name=driver, min_pool_size=0))
     async with app.router.lifespan_context(app), client(app) as http:
         assert await app.state.sluice.wait_until_prepared(20)
+        if not known:  # it restarts
+            monkeypatch.setattr(app.state.sluice, "roles", dict)
         refused = await http.post("/users", json=NEW, headers=with_key())
         assert (refused.status_code, refused.json()["type"]) == (501, "/problems/not-implemented")
         assert "Idempotency-Key" in refused.json()["detail"]
-        assert (await http.post("/users", json=NEW)).status_code == 201
+        assert (await http.post("/users", json=NEW | {"email": f"{known}@example.org"})).status_code == 201
