@@ -20,6 +20,7 @@ import sluice
 from app.main import create_app
 from app.observe.masks import Masks
 from app.settings.model import load
+from stack.nginx import for_containers
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (app, sluice, scripts.log_report)
@@ -104,6 +105,9 @@ def lines_for_nginx() -> Iterator[tuple[str, str]]:
     for file in sorted((ROOT / "nginx").rglob("*.conf")):
         for line in file.read_text().splitlines():
             yield str(file.relative_to(ROOT)), line
+    for name, text in for_containers(load(_env_file=None, cors_origins="*"), 443).items():
+        for line in text.splitlines():
+            yield f"stack/nginx.py: {name}", line
 
 
 def of_nginx() -> Iterator[Expression]:
@@ -162,6 +166,7 @@ def test_all_of_nginxs_are_found() -> None:
     assert {
         "nginx/nginx.conf: ^[A-Za-z0-9._-]{1,128}$",
         "nginx/nginx.conf: ^/(metrics|pool/control)(/|$)",
+        "stack/nginx.py: cors_origins.conf: ^1 .",
     } <= {where for where, *_ in of_nginx()}
 
 
