@@ -300,10 +300,10 @@ class Answer(NamedTuple):
     @property
     def ids(self) -> set[str]:
         """By its head, and by its body, if that is a problem."""
-        found = {self.headers.get("x-request-id")}
+        found = {self.headers["x-request-id"]} if "x-request-id" in self.headers else set()
         if self.headers.get("content-type", "").startswith("application/problem+json") and self.body:
             found.add(json.loads(self.body)["request_id"])
-        return found - {None}
+        return found
 
 
 def ask(url: str, message: bytes, mark: str) -> tuple[list[Answer], bool]:

@@ -75,13 +75,16 @@ def filter_failure(
     response: schemathesis.Response,
 ) -> bool:
     """Of a body that it has made wrong, schemathesis doesn't always see that it became another right one."""
-    body = response.request.body or b""
+    body = response.request.body
     if not isinstance(failure, AcceptedNegativeData) or not _only_body_is_wrong(case):
         return True
-    if not fits(case.operation.schema.raw_schema, case.operation.path, case.operation.method, body):
+    operation = case.operation
+    if not isinstance(body, str | bytes) or not fits(
+        operation.schema.raw_schema, operation.path, operation.method, body
+    ):
         return True
     with DROPPED.open("a") as file:
-        file.write(f"{case.operation.label} {body!r}\n")
+        file.write(f"{operation.label} {body!r}\n")
     return False
 
 
