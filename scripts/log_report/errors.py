@@ -23,7 +23,7 @@ _PROBLEM = re.compile(r"/problems/[\w-]+")
 _METHOD = re.compile(r"[A-Z]+")
 _ANSWER = re.compile(r"(?P<route>[^)]*)\) answered (?P<status>\d+)(?: in [\d.]+ s)?")
 """Behind the last ` (`: a path, which comes before, may have any number of them."""
-_VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\b[0-9a-f]{8,}\b|\d+")
+_VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|(?<!\w)[0-9a-f]{8,}\b|\d+")
 _KIND_LENGTH = 60
 
 

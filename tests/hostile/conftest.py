@@ -37,6 +37,7 @@ def service(
         "database_name": driver,
         "min_pool_size": 0,
         "workers": 2,
+        "max_requests": 0,  # a worker that is to be replaced ends connections by right
         "access_log": "all",
     }
     with nginx(home, **settings) as layout, gunicorn(layout, **settings) as api:

@@ -20,6 +20,7 @@ import sluice
 from app.main import create_app
 from app.observe.masks import Masks
 from app.settings.model import load
+from stack.nginx import for_containers
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (app, sluice, scripts.log_report)
@@ -28,13 +29,15 @@ HOW: dict[str, How] = {
     "match": "match",
     **dict.fromkeys(("search", "sub", "subn", "split", "findall", "finditer"), "search"),
 }
-NGINXS = re.compile(r'\s*(?:location |if \(\$\w+ )?("?)~\*? ?(.+?)(?(1)"|\)?) ')
+NGINXS_WORD = re.compile(r"""#.*|"((?:\\.|[^"\\])*)"|'((?:\\.|[^'\\])*)'|((?:\$\{|[^\s;{])+)""")
 OPERATORS = {
     "app.http.dispatch": "routes' own paths",
     "app.settings.env_file": "lines of .env",
     "sluice.drivers.arguments": "what the driver says of MONGODB_URL",
 }
 """Modules whose expressions see nothing of a caller's."""
+BUILT = {"app.observe.masks"}
+"""Modules that make some while they run: `of_masks`."""
 
 
 def modules() -> Iterator[ModuleType]:
@@ -84,12 +87,33 @@ def of_routes() -> Iterator[Expression]:
         yield f"route {context.path}", context.path_regex.pattern, 0, "match"
 
 
-def of_nginx() -> Iterator[Expression]:
-    """Of maps and locations."""
+def of_line(line: str) -> Iterator[tuple[str, int]]:
+    """The expressions in a line for nginx, and their flags: locations', maps', conditions', rewrites', servers'."""
+    words = [next(filter(None, found.groups()), "") for found in NGINXS_WORD.finditer(line)]
+    if words and words[0] == "rewrite":
+        yield words[1], 0
+    for place, word in enumerate(words):
+        if not (operator := re.match(r"!?~\*?", word)):
+            continue
+        expression = word[operator.end() :] or words[place + 1]
+        if words[0] == "if":
+            expression = expression.removesuffix(")")
+        yield expression, re.IGNORECASE if operator[0].endswith("*") else 0
+
+
+def lines_for_nginx() -> Iterator[tuple[str, str]]:
     for file in sorted((ROOT / "nginx").rglob("*.conf")):
         for line in file.read_text().splitlines():
-            if found := NGINXS.match(line):
-                yield f"{file.relative_to(ROOT)}: {found[2]}", found[2], 0, "search"
+            yield str(file.relative_to(ROOT)), line
+    for name, text in for_containers(load(_env_file=None, cors_origins="*"), 443).items():
+        for line in text.splitlines():
+            yield f"stack/nginx.py: {name}", line
+
+
+def of_nginx() -> Iterator[Expression]:
+    for file, line in lines_for_nginx():
+        for expression, flags in of_line(line):
+            yield f"{file}: {expression}", expression, flags, "search"
 
 
 ALL = list(dict.fromkeys([*of_modules(), *of_masks(), *of_routes(), *of_nginx()]))
@@ -100,20 +124,74 @@ def test_it_is_linear(where: str, pattern: str | bytes, flags: int, how: How) ->
     assert where.startswith(tuple(OPERATORS)) or ambiguity(pattern, how, flags) is None
 
 
+def compiled(module: ModuleType) -> Iterator[ast.Call]:
+    for name, method, call in calls(tree_of(module)):
+        if (name, method) == ("re", "compile"):
+            yield call
+
+
+def named(module: ModuleType) -> dict[ast.expr | None, str]:
+    """What is given a name in the module itself, annotated or not."""
+    return {
+        node.value: target.id
+        for node in tree_of(module).body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name)
+    }
+
+
 def test_all_of_them_are_found() -> None:
     """As many as are compiled somewhere, but for those that are built from settings."""
-    compiled = {
-        target.id
-        for module in modules()
-        for node in ast.walk(tree_of(module))
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
-        and isinstance(node.value.func, ast.Attribute) and node.value.func.attr == "compile"
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }  # fmt: skip
-    assert len(compiled) > 30
-    assert compiled <= {where.rpartition(".")[2] for where, *_ in ALL}
-    assert {"nginx/nginx.conf: ^[A-Za-z0-9._-]{1,128}$", "route /users/{id}"} <= {where for where, *_ in ALL}
+    judged = {(pattern, flags) for _, pattern, flags, _ in ALL}
+    found = 0
+    for module in modules():
+        names = {(value.lineno, value.col_offset): name for value, name in named(module).items() if value}
+        for call in compiled(module):
+            where = f"{module.__name__}:{call.lineno}"
+            if (call.lineno, call.col_offset) in names:
+                value = getattr(module, names[call.lineno, call.col_offset])
+                assert (value.pattern, value.flags & ~re.UNICODE) in judged, where
+                found += 1
+            else:
+                assert module.__name__ in BUILT, where
+    assert found > 30
+    assert "route /users/{id}" in {where for where, *_ in ALL}
+
+
+def test_all_of_nginxs_are_found() -> None:
+    for file, line in lines_for_nginx():
+        if not line.lstrip().startswith("#") and re.search(r'[ "\'(!]~|\brewrite ', line):
+            assert list(of_line(line)), f"{file}: {line}"
+    assert {
+        "nginx/nginx.conf: ^[A-Za-z0-9._-]{1,128}$",
+        "nginx/nginx.conf: ^/(metrics|pool/control)(/|$)",
+        "stack/nginx.py: cors_origins.conf: ^1 .",
+    } <= {where for where, *_ in of_nginx()}
+
+
+@pytest.mark.parametrize(
+    ("line", "expressions"),
+    [
+        ("location ~ ^/(a|b)(/|$) {", [("^/(a|b)(/|$)", 0)]),
+        ('location ~* "^/a{2}" {', [("^/a{2}", re.IGNORECASE)]),
+        ("location = /a {", []),
+        ("~^a$ 1;", [("^a$", 0)]),
+        ('"~*^a b$" "c";', [("^a b$", re.IGNORECASE)]),
+        ("if ($x !~ ^a(b)$) {", [("^a(b)$", 0)]),
+        ('if ($x !~* "a b") {', [("a b", re.IGNORECASE)]),
+        ("rewrite ^/a/(.*)$ /b/$1 last;", [("^/a/(.*)$", 0)]),
+        ("server_name a ~^b ~^c;", [("^b", 0), ("^c", 0)]),
+        ("return 404;  # not ~ this", []),
+    ],
+)
+def test_nginxs_are_read_as_it_does(line: str, expressions: list[tuple[str, int]]) -> None:
+    assert list(of_line(line)) == expressions
+
+
+def test_no_model_lets_a_matcher_that_backtracks_see_a_field() -> None:
+    """Pydantic's own takes linear time, whatever a `pattern` is."""
+    assert [module.__name__ for module in modules() if "regex_engine" in ast.unparse(tree_of(module))] == []
 
 
 @pytest.mark.parametrize(
@@ -122,7 +200,8 @@ def test_all_of_them_are_found() -> None:
         ("(a+)+$", "match"), ("(a*)*b", "match"), ("(a|a)*$", "match"), ("(?:a|aa)+$", "match"),
         ("a*b*a*$", "match"), (".*.*=", "match"), (r"(\w+\s?)+$", "match"), (r"\s*,\s*x", "search"), ("x*y", "search"),
         (r"(?:\w+\.)*\w+@", "search"), (r"\s+$", "search"), ("[^@]+@x", "search"), ("(?=.*x)y", "match"),
-        (r"(?<![\w.])[a-z][\w-]*:", "search"),
+        (r"(?<![\w.])[a-z][\w-]*:", "search"), (r"a+\b", "search"), ("a+(?=x)", "search"), ("a+(?!y)", "search"),
+        (r"(a+)+\b", "match"), ("(a+)+(?=x)", "match"),
     ],
 )  # fmt: skip
 def test_what_is_slow_is_named(pattern: str, how: How) -> None:
@@ -134,6 +213,7 @@ def test_what_is_slow_is_named(pattern: str, how: How) -> None:
     [
         (r"\d+", "search"), ("[a-z]+", "fullmatch"), ("x[0-9]+y", "search"), ("(?:[a-z]+,)*[a-z]+$", "match"),
         ('[ ,]*(?:"a"[ ,]*)*$', "match"), ("(?<=://)[^/@]*@", "search"), (r"(?<!\w)[a-z]\w*:", "search"),
+        (r"\ba+", "search"), (r"(\ba+)+", "match"), (r"a+(?:\b|)", "search"),
     ],
 )  # fmt: skip
 def test_what_is_linear_is_not(pattern: str, how: How) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -149,7 +149,7 @@ def of_files(judges: Path, folder: Path, *options: str) -> list[Finding]:
     """Of tracked files, unless the options say otherwise; locks are all hashes."""
     report = said(ask([judges / "detect-secrets", "scan", "--exclude-files", r".*\.lock$", *options], cwd=folder))
     return [
-        Finding(each["type"], name, f"line {each['line_number']}")
+        Finding(each["type"], f"{name}:{each['hashed_secret'][:8]}", f"line {each['line_number']}")
         for name, found in report["results"].items()
         for each in found
     ]
@@ -213,7 +213,10 @@ def for_container(folder: Path, settings: Settings, listen: str) -> Path:
 
 def of_nginx(judges: Path, conf: Path, place: str) -> list[Finding]:
     report: list[Json] = said(ask([judges / "gixy", "-f", "json", conf]))
-    return [Finding(found["plugin"], place, f"{found['summary']} {found['reason']}") for found in report]
+    return [
+        Finding(found["plugin"], place, " ".join(f"{found['summary']} {found['reason']}: {found['config']}".split()))
+        for found in report
+    ]
 
 
 def test_nginx(judges: Path, tmp_path: Path) -> None:
@@ -231,6 +234,14 @@ def test_a_bad_location_in_an_included_file_is_found(judges: Path, tmp_path: Pat
     conf = for_container(tmp_path / "bad", load(_env_file=None), "tls")
     (conf.parent / "locations" / "bad.conf").write_text("location /files { alias /data/; }\n")
     assert "alias_traversal" in {found.rule for found in of_nginx(judges, conf, "bad")}
+
+
+def test_a_host_that_is_handed_on_elsewhere_is_found(judges: Path, tmp_path: Path) -> None:
+    conf = for_container(tmp_path / "bad", load(_env_file=None), "plain")
+    bad = "location /b { proxy_set_header Host $http_host; proxy_pass http://api; }\n"
+    (conf.parent / "locations" / "bad.conf").write_text(bad)
+    wrong = verdict("gixy", of_nginx(judges, conf, "plain:bad"))
+    assert any("host_spoofing" in each and "location /b" in each for each in wrong)
 
 
 # What is locked
@@ -258,16 +269,45 @@ def of_packages(judges: Path, lock: Path, *service: str) -> list[Finding] | None
     ]
 
 
+def of_locks(locks: Sequence[Path], ask_of: Callable[[Path, str], list[Finding] | None]) -> tuple[list[Finding], str]:
+    """What the first service that answers says of all locks; and of its silence, if it falls silent."""
+    for service in SERVICES:
+        found: list[Finding] = []
+        for lock in locks:
+            of_this = ask_of(lock, service)
+            if of_this is None:
+                break
+            found += of_this
+        else:
+            return found, ""
+        if lock != locks[0]:
+            return found, f"{service} answered at first, but not of {lock}, so that not all are looked up"
+    return [], "neither PyPI's JSON API nor osv.dev answers, where pip-audit looks vulnerabilities up"
+
+
 def test_packages(judges: Path, tracked: list[Path]) -> None:
     locks = [path for path in tracked if path.name.endswith(".lock")]
-    for service in SERVICES:
-        first = of_packages(judges, locks[0], service)
-        if first is None:
-            continue
-        found = first + [each for lock in locks[1:] for each in of_packages(judges, lock, service) or ()]
-        assert verdict("pip-audit", found) == []
-        return
-    pytest.skip("neither PyPI's JSON API nor osv.dev answers, where pip-audit looks vulnerabilities up")
+    found, silence = of_locks(locks, lambda lock, service: of_packages(judges, lock, service))
+    assert verdict("pip-audit", found) == []
+    if silence:
+        pytest.skip(silence)
+
+
+def test_a_lock_that_is_not_looked_up_is_not_clean() -> None:
+    locks = [Path("a.lock"), Path("b.lock"), Path("c.lock")]
+    bad = Finding("bad", "package")
+
+    def answers(of: dict[str, str]) -> tuple[list[Finding], str]:
+        return of_locks(locks, lambda lock, service: [bad] if lock.stem in of.get(service, "") else None)
+
+    assert answers({"pypi": "abc"}) == ([bad] * 3, "")
+    assert answers({"osv": "abc"}) == ([bad] * 3, "")
+    assert answers({"pypi": "ac"}) == (
+        [bad],
+        "pypi answered at first, but not of b.lock, so that not all are looked up",
+    )
+    assert answers({"osv": "ab"})[1].startswith("osv answered at first, but not of c.lock")
+    assert answers({})[1].startswith("neither")
 
 
 class OneVulnerability(BaseHTTPRequestHandler):
@@ -313,8 +353,20 @@ def test_every_exception_has_a_reason() -> None:
             assert len(each.reason) > 20, f"{judge} {each.rule}"
 
 
+def test_a_secret_is_excused_by_itself() -> None:
+    assert [place for each in EXCUSED["detect-secrets"] for place in each.places if "*" in place] == []
+    another = Finding("Secret Keyword", "tests/e2e/test_planted_secrets.py:00000000", "line 1")
+    assert f"{another.place}: Secret Keyword line 1" in verdict("detect-secrets", [another])
+
+
 def test_what_nothing_excuses_is_wrong_and_so_is_what_excuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EXCUSED, "hadolint", (Excused("A", ("here/*",), "because"),))
     assert verdict("hadolint", [Finding("A", "here/x")]) == []
     assert verdict("hadolint", [Finding("A", "here/x"), Finding("A", "there/x", "bad")]) == ["there/x: A bad"]
-    assert verdict("hadolint", []) == ["A: excuses nothing"]
+    assert verdict("hadolint", []) == ["A: here/* excuses nothing"]
+    monkeypatch.setitem(EXCUSED, "hadolint", (Excused("A", ("here/*", "there/*"), "because", "*known"),))
+    assert verdict("hadolint", [Finding("A", "here/x", "known")]) == ["A: there/* excuses nothing"]
+    assert verdict("hadolint", [Finding("A", "here/x", "known"), Finding("A", "there/x", "new")]) == [
+        "there/x: A new",
+        "A: there/* excuses nothing",
+    ]

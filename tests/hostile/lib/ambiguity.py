@@ -40,8 +40,8 @@ class Automaton:
     reads: list[Reads | None] = field(default_factory=lambda: [None, None])
     next: list[list[int]] = field(default_factory=lambda: [[], []])
     letters: set[str] = field(default_factory=lambda: set(PEOPLE))
-    eager: bool = True
-    """Whether it has found what it looks for as soon as it's at its end."""
+    doubts: set[int] = field(default_factory=set)
+    """Nodes that stand for what may not hold: nobody is at the end who came by one."""
     looks_far: bool = False
     """Whether there is a loop in some look-around."""
 
@@ -74,8 +74,7 @@ class Automaton:
             case op.MAX_REPEAT | op.MIN_REPEAT | op.POSSESSIVE_REPEAT:
                 return self._repeat(value, start, flags)
             case op.AT:
-                self.eager = self.eager and value not in (op.AT_END, op.AT_END_STRING)
-                return start
+                return self._doubt(start)
             case op.ASSERT if value[0] < 0:  # as if it were read: what it needs can't be another's beginning
                 return self.add(value[1], start, flags)
             case op.ASSERT_NOT if value[0] < 0 and len(value[1]) == 1 and value[1][0][0] in ONE_LETTER:
@@ -83,8 +82,14 @@ class Automaton:
                 return self._behind_another(self._reader(other, letters, flags), start)
             case op.ASSERT | op.ASSERT_NOT:
                 self.looks_far = self.looks_far or _has_loop(value[1])
-                return start
+                return self._doubt(start)
         raise NotImplementedError(f"{kind}: an expression with this can't be judged")
+
+    def _doubt(self, start: int) -> int:
+        node = self.node()
+        self.next[start].append(node)
+        self.doubts.add(node)
+        return node
 
     def _behind_another(self, reads: Reads, start: int) -> int:
         """Where a letter that isn't read by this has come before, or none has."""
@@ -150,8 +155,8 @@ def _is_in(items: list[tuple[Any, Any]], letter: str, flags: int) -> bool:
 def ambiguity(pattern: str | bytes, how: How, flags: int = 0) -> str | None:
     """Why the expression may take more than linear time; None if it can't.
 
-    What an expression looks for behind it counts as if it always held. Raises `NotImplementedError` for a reference to
-    a group.
+    What an expression looks for beside it counts as if it may hold anywhere, and may not. Raises `NotImplementedError`
+    for a reference to a group.
     """
     tree = parser.parse(pattern, flags)
     flags = tree.state.flags
@@ -170,13 +175,14 @@ def ambiguity(pattern: str | bytes, how: How, flags: int = 0) -> str | None:
     if automaton.looks_far:
         return "what is looked at beside it has a loop"
     automaton.next[end].append(1)
-    return _judge(automaton, eager=automaton.eager and how != "fullmatch")
+    return _judge(automaton, eager=how != "fullmatch")
 
 
 def _judge(automaton: Automaton, *, eager: bool) -> str | None:
+    """`eager`: it has found what it looks for as soon as it's at its end."""
     ways = {node: Counter(_following(automaton, node)) for node, reads in enumerate(automaton.reads) if reads}
     readers = {node: {letter for letter in automaton.letters if automaton.reads[node](letter)} for node in ways}  # type: ignore[misc]
-    ends = {node for node, following in ways.items() if eager and 1 in following}
+    ends = {node for node in ways if eager and _is_at_end(automaton, node)}
     steps = {
         node: {other: count for other, count in following.items() if other != 1 and readers[other]}
         for node, following in ways.items()
@@ -203,6 +209,19 @@ def _following(automaton: Automaton, node: int, way: tuple[int, ...] = ()) -> It
             yield each
         elif way.count(each) < 2:
             yield from _following(automaton, each, (*way, each))
+
+
+def _is_at_end(automaton: Automaton, node: int) -> bool:
+    """Whether the end is behind the node, with nothing between them that is read or may not hold."""
+    seen, waiting = {node}, [node]
+    while waiting:
+        for each in automaton.next[waiting.pop()]:
+            if each == 1:
+                return True
+            if each not in seen | automaton.doubts and not automaton.reads[each]:
+                seen.add(each)
+                waiting.append(each)
+    return False
 
 
 def _reachable(steps: dict[int, dict[int, int]], node: int) -> set[int]:

@@ -1,18 +1,19 @@
 """Requests that readers of HTTP may understand differently, byte by byte, and what is answered to each.
 
 A message ends with what its author would like to be taken for a request of its own, `SMUGGLED`, where it has room for
-that; `ask` sends an honest request, `FOLLOWING`, behind it. Expected are the statuses of all answers in their order,
-which through nginx and past it may differ. One that ends with `FOLLOWED` has the following request's own answer at its
-end; after any other the connection is closed, or waits for more of a message that isn't whole (`waits`).
+that; `ask` sends an honest request, `FOLLOWING`, behind it. All three have an id, with a mark that no other test's has:
+by it one sees whose an answer is. Expected are the statuses of all answers in their order, which through nginx and past
+it may differ. One that ends with `FOLLOWED` has the following request's own answer at its end; after any other the
+connection is closed, or waits for more of a message that isn't whole (`waits`).
 
 nginx takes a line feed alone for a line's end (RFC 9112, section 2.2), leaves out a field that is none, and answers
 HTTP/0.9 (0: a body without a head). None of that leads anywhere: what it hands on, it writes anew. The worker asks for
 no Host: it answers nobody but nginx, and names none itself.
-
 """
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from collections.abc import Iterator
@@ -20,10 +21,13 @@ from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\nX-Request-ID: smuggled\r\n\r\n"
-FOLLOWING = b"GET /users?limit=0 HTTP/1.1\r\nHost: x\r\nX-Request-ID: following\r\nConnection: close\r\n\r\n"
+MARK = b"????????"
+"""Where `ask` puts a mark of this length."""
+SMUGGLED = b"GET /smuggled-%b HTTP/1.1\r\nHost: x\r\nX-Request-ID: smuggled-%b\r\n\r\n" % (MARK, MARK)
+FOLLOWING = b"GET /users?limit=0 HTTP/1.1\r\nHost: x\r\nX-Request-ID: following-%b\r\nConnection: close\r\n\r\n" % MARK
+"""Its answer is a problem of the API's, whose body has the id, too, which nginx doesn't write."""
 FOLLOWED = 422
-HOST = b"Host: x\r\n"
+OWN = b"Host: x\r\nX-Request-ID: message-%b\r\n" % MARK
 LENGTH = b"Content-Length: %d\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 LAST = b"0\r\n\r\n"
@@ -40,10 +44,10 @@ class Raw(NamedTuple):
 
 
 def get(fields: bytes = b"", body: bytes = b"", *, line: bytes = b"GET /users?limit=1 HTTP/1.1\r\n") -> bytes:
-    return line + HOST + fields + b"\r\n" + body
+    return line + OWN + fields + b"\r\n" + body
 
 
-def asked(line: bytes, fields: bytes = HOST) -> bytes:
+def asked(line: bytes, fields: bytes = OWN) -> bytes:
     return line + b"\r\n" + fields + b"\r\n"
 
 
@@ -76,9 +80,9 @@ UPGRADES = {
     "several": Raw(sized(b"Connection: upgrade\r\nUpgrade: h2c, websocket, TLS/1.0\r\n"), "200 422", "200 422"),
     "HTTP/2 at once": Raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SMUGGLED, "400", "400"),
     "CONNECT": Raw(asked(b"CONNECT x:80 HTTP/1.1") + SMUGGLED, "400", "501"),
-    "CONNECT to a path": Raw(asked(b"CONNECT /users HTTP/1.1", HOST + LENGTH % len(SMUGGLED)) + SMUGGLED, "405", "501"),
+    "CONNECT to a path": Raw(asked(b"CONNECT /users HTTP/1.1", OWN + LENGTH % len(SMUGGLED)) + SMUGGLED, "405", "501"),
     "TRACE with a body": Raw(
-        asked(b"TRACE /users HTTP/1.1", HOST + LENGTH % len(SMUGGLED)) + SMUGGLED, "405", "405 422"
+        asked(b"TRACE /users HTTP/1.1", OWN + LENGTH % len(SMUGGLED)) + SMUGGLED, "405", "405 422"
     ),
 }
 LENGTHS = {
@@ -100,7 +104,7 @@ LENGTHS = {
     "TE: underscore": Raw(
         get(b"Transfer_Encoding: chunked\r\n" + LENGTH % len(SMUGGLED), SMUGGLED), "200 422", "200 422"
     ),
-    "TE of HTTP/1.0": Raw(asked(b"GET /users?limit=1 HTTP/1.0", HOST + CHUNKED) + TERMINATED, "400", "200"),
+    "TE of HTTP/1.0": Raw(asked(b"GET /users?limit=1 HTTP/1.0", OWN + CHUNKED) + TERMINATED, "400", "200"),
     "lengths that differ": Raw(get(LENGTH % 0 + LENGTH % len(SMUGGLED), SMUGGLED), "400", "400"),
     "the same length twice": Raw(get(2 * (LENGTH % len(SMUGGLED)), SMUGGLED), "400", "400"),
     "two lengths in one": Raw(get(b"Content-Length: 0, %d\r\n" % len(SMUGGLED), SMUGGLED), "400", "400"),
@@ -148,7 +152,7 @@ FIELDS = {
     "two carriage returns": Raw(get(b"A: b\r\r\n"), "200 422", "400"),
     "folded": Raw(get(b"A: b\r\n Transfer-Encoding: chunked\r\n", TERMINATED), "400", "400"),
     "folded length": Raw(get(b"Content-Length:\r\n %d\r\n" % len(SMUGGLED), SMUGGLED), "400", "400"),
-    "the first is folded": Raw(asked(b"GET /users?limit=1 HTTP/1.1", b" A: b\r\n" + HOST), "400", "400"),
+    "the first is folded": Raw(asked(b"GET /users?limit=1 HTTP/1.1", b" A: b\r\n" + OWN), "400", "400"),
     "zero byte in a value": Raw(get(b"A: a\0b\r\n"), "400", "400"),
     "zero byte in a name": Raw(get(b"A\0B: b\r\n"), "400", "400"),
     "control character in a value": Raw(get(b"A: \1\r\n"), "400 422", "400"),
@@ -159,7 +163,7 @@ FIELDS = {
     "no name": Raw(get(b": b\r\n"), "400", "400"),
     "letters of no alphabet": Raw(get("A: ü\r\n".encode()), "200 422", "200 422"),
     "a key with an underscore": Raw(
-        asked(b"DELETE /users/%b HTTP/1.1" % (b"0" * 24), HOST + b"X_API_Key: schluessel\r\n"), "401 422", "401 422"
+        asked(b"DELETE /users/%b HTTP/1.1" % (b"0" * 24), OWN + b"X_API_Key: schluessel\r\n"), "401 422", "401 422"
     ),
     "hop by hop": Raw(get(b"Connection: X-Request-ID, Host, X-API-Key, keep-alive\r\n"), "200 422", "200 422"),
     "an id that splits lines": Raw(get(b"X-Request-ID: a%0d%0aSet-Cookie: b\r\n"), "200 422", "200 422"),
@@ -233,7 +237,7 @@ LINES = {
 }
 HOSTS = {
     "none": Raw(asked(b"GET /users?limit=1 HTTP/1.1", b""), "400", "200 422"),
-    "two": Raw(asked(b"GET /users?limit=1 HTTP/1.1", HOST + b"Host: y\r\n"), "400", "200 422"),
+    "two": Raw(asked(b"GET /users?limit=1 HTTP/1.1", OWN + b"Host: y\r\n"), "400", "200 422"),
     "empty": Raw(asked(b"GET /users?limit=1 HTTP/1.1", b"Host:\r\n"), "400", "200 422"),
     "with a path": Raw(asked(b"GET /users?limit=1 HTTP/1.1", b"Host: x/y\r\n"), "400", "200 422"),
     "with a blank": Raw(asked(b"GET /users?limit=1 HTTP/1.1", b"Host: x y\r\n"), "400", "200 422"),
@@ -258,16 +262,16 @@ PIPELINES = {
     "HEAD of a refusal": Raw(asked(b"HEAD /users?limit=0 HTTP/1.1"), "422 422", "422 422"),
     "a body of a GET": Raw(sized(), "200 422", "200 422"),
     "a body that nobody reads": Raw(
-        asked(b"DELETE /nowhere HTTP/1.1", HOST + LENGTH % len(SMUGGLED)) + SMUGGLED, "404 422", "404 422"
+        asked(b"DELETE /nowhere HTTP/1.1", OWN + LENGTH % len(SMUGGLED)) + SMUGGLED, "404 422", "404 422"
     ),
     "a body of a HEAD": Raw(
-        asked(b"HEAD /users?limit=1 HTTP/1.1", HOST + LENGTH % len(SMUGGLED)) + SMUGGLED, "200 422", "200 422"
+        asked(b"HEAD /users?limit=1 HTTP/1.1", OWN + LENGTH % len(SMUGGLED)) + SMUGGLED, "200 422", "200 422"
     ),
     "a body of an OPTIONS": Raw(
-        asked(b"OPTIONS /users HTTP/1.1", HOST + LENGTH % len(SMUGGLED)) + SMUGGLED, "204 422", "204 422"
+        asked(b"OPTIONS /users HTTP/1.1", OWN + LENGTH % len(SMUGGLED)) + SMUGGLED, "204 422", "204 422"
     ),
     "a body that is refused unread": Raw(
-        asked(b"POST /users HTTP/1.1", HOST + LENGTH % len(SMUGGLED)) + SMUGGLED, "401 422", "401 422"
+        asked(b"POST /users HTTP/1.1", OWN + LENGTH % len(SMUGGLED)) + SMUGGLED, "401 422", "401 422"
     ),
     "behind Connection: close": Raw(get(b"Connection: close\r\n") + SMUGGLED, "200", "200"),
     "a body that isn't whole": Raw(get(b"Content-Length: 1000\r\n", SMUGGLED), "waits", "200 waits"),
@@ -293,8 +297,16 @@ class Answer(NamedTuple):
     headers: dict[str, str]
     body: bytes
 
+    @property
+    def ids(self) -> set[str]:
+        """By its head, and by its body, if that is a problem."""
+        found = {self.headers["x-request-id"]} if "x-request-id" in self.headers else set()
+        if self.headers.get("content-type", "").startswith("application/problem+json") and self.body:
+            found.add(json.loads(self.body)["request_id"])
+        return found
 
-def ask(url: str, message: bytes) -> tuple[list[Answer], bool]:
+
+def ask(url: str, message: bytes, mark: str) -> tuple[list[Answer], bool]:
     """Every answer to the message and to what follows it, and whether the server waits for more at last.
 
     Raises `AssertionError` for bytes that are no answer of HTTP/1.
@@ -303,7 +315,7 @@ def ask(url: str, message: bytes) -> tuple[list[Answer], bool]:
     received, waits = b"", False
     with socket.create_connection((address.hostname, address.port), timeout=WAIT) as connection:
         with suppress(ConnectionError):  # refused before it was sent whole
-            connection.sendall(message + FOLLOWING)
+            connection.sendall((message + FOLLOWING).replace(MARK, mark.encode()))
         try:
             while piece := connection.recv(1 << 16):
                 received += piece
