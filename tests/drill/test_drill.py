@@ -94,3 +94,10 @@ def test_an_unknown_drill_is_refused_by_name() -> None:
     done = drill("recycling", "everything")
     assert done.returncode == 2
     assert "everything: allowed are primary-killed, " in done.stderr
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf"])
+def test_a_soak_takes_some_time(minutes: str) -> None:
+    done = drill("soak", f"--minutes={minutes}")
+    assert done.returncode == 2
+    assert f"{minutes}: allowed is a number above 0" in done.stderr
