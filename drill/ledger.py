@@ -101,6 +101,7 @@ class Ledger:
     """Those whose time of creation is known, but for the deleted, as lists have them."""
     _open: dict[str, Content] = field(default_factory=dict)
     _unanswered: dict[str, Content] = field(default_factory=dict)
+    _acknowledged: set[str] = field(default_factory=set)
     _refused: set[str] = field(default_factory=set)
     _seen: set[str] = field(default_factory=set)
     """Addresses of `_open` and `_unanswered` that a list had."""
@@ -108,8 +109,9 @@ class Ledger:
     # Creates
 
     def asked(self, new: Mapping[str, Any]) -> None:
-        """A create is about to be sent."""
-        self._open[new["email"]] = _content(new)
+        """A create is about to be sent, or sent again."""
+        if new["email"] not in self._acknowledged:
+            self._open[new["email"]] = _content(new)
 
     def created(self, new: Mapping[str, Any], answer: Mapping[str, Any], *, whole: bool = True) -> None:
         """A create was acknowledged with this user; without `whole`, with its id alone."""
@@ -119,6 +121,7 @@ class Ledger:
             self.unanswered(new)
             return
         self.acknowledged += 1
+        self._acknowledged.add(email)
         self._open.pop(email, None)
         self._unanswered.pop(email, None)  # it was, and has been repeated since
         content = _content(new)
@@ -136,9 +139,10 @@ class Ledger:
             self._date(entry, answer)
 
     def unanswered(self, new: Mapping[str, Any]) -> None:
-        """Nobody knows whether this one was created."""
+        """Nobody knows whether this one was created; of a repeat, it's known already."""
         self._open.pop(new["email"], None)
-        self._unanswered[new["email"]] = _content(new)
+        if new["email"] not in self._acknowledged:
+            self._unanswered[new["email"]] = _content(new)
 
     def refused(self, email: str, why: str) -> None:
         """This create was refused as a mistake of its caller's, which none is: nobody else has this address."""

@@ -196,6 +196,7 @@ DRILLS = [
         Bounds(
             absent_reads=3,
             absent_writes=3,
+            recovered=30,
             live=1.5,
             unseen=1,
             least={LEFT: ORPHANS},

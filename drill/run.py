@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import time
 
+import aiohttp
 import psutil
 from pymongo.errors import PyMongoError
 
@@ -23,6 +24,7 @@ BEFORE = 3.0
 """Seconds of the usual load before anything fails, and again after everything is mended."""
 STEADY_WITHIN = 60.0
 FAILURES = (
+    aiohttp.ClientError,
     DrillError,
     StackError,
     PyMongoError,

@@ -4,7 +4,7 @@
 #
 # Lets things fail on a native stack of its own (loopback, ports and a folder of its own, beside any other), under load,
 # and counts what that costs. Without names, everything. Ends with 1 where something was lost, wrong, or later than its
-# bounds. See docs/reliability.md. As root it makes a network and file systems of its own, which some drills need.
+# bounds, or was named and can't be tried here. See docs/reliability.md. As root it makes a network and file systems of its own, which some drills need.
 #
 #   --list         name all drills, and what they do
 #   --quick        those that the tests run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from pymongo.errors import AutoReconnect
 
 from drill import __main__ as program
 from drill import namespaces
@@ -24,8 +26,10 @@ from drill.load import BULK, NO_CONNECTION, Kind, Load, Record
 from drill.outcome import Outcome
 from drill.repeats import _post
 from drill.report import BEGIN, COLUMNS, END, refresh, row
+from drill.run import run
 from drill.service import DrillError, Service
 from drill.truth import Witness
+from stack.home import StackError
 
 # Writes
 
@@ -122,7 +126,11 @@ def test_what_was_repeated_until_it_was_answered_is_no_silent_write() -> None:
     ledger = Ledger()
     ledger.unanswered(user("a"))
     ledger.created(user("a"), user("a"))
+    ledger.asked(user("a"))
     assert ledger.audit([user("a")]).unacknowledged == 0
+    ledger.unanswered(user("a"))
+    assert ledger.audit([user("a")]).unacknowledged == 0
+    assert ledger.audit([]).lost == ["the creation of a"]
 
 
 # Answers
@@ -514,7 +522,7 @@ def test_the_file_has_what_was_found_now_and_nothing_else(
     status: int,
     drills: list[str],
 ) -> None:
-    def run(_: str, __: Sequence[str], outcomes: list[Outcome], skipped: list[Skipped], *, named: bool) -> None:
+    def try_(_: str, __: Sequence[str], outcomes: list[Outcome], skipped: list[Skipped], *, named: bool) -> None:
         assert not file.exists()
         outcomes += [each for each in found if isinstance(each, Outcome)]
         skipped += [each for each in found if isinstance(each, Skipped)]
@@ -523,7 +531,7 @@ def test_the_file_has_what_was_found_now_and_nothing_else(
 
     file = tmp_path / "outcomes.json"
     file.write_text("of other drills")
-    monkeypatch.setattr(program, "_run", run)
+    monkeypatch.setattr(program, "_run", try_)
     monkeypatch.setattr(namespaces, "enter", lambda _: None)
     monkeypatch.setattr(namespaces, "inside", lambda: False)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
@@ -606,7 +614,28 @@ def test_where_what_was_asked_is_killed_some_looks_may_get_no_answer() -> None:
     assert replace(outcome, witness=replace(seen, live_failures=2)).broken()
 
 
-# Signals
+# What fails by itself
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (DrillError("the stack doesn't start"), "the stack doesn't start"),
+        (StackError("one of api does not end"), "one of api does not end"),
+        (AutoReconnect("gone"), "AutoReconnect: gone"),
+        (subprocess.TimeoutExpired("up", 240), "TimeoutExpired: Command 'up' timed out after 240 seconds"),
+        (subprocess.CalledProcessError(1, "ip"), "CalledProcessError: Command 'ip' returned non-zero exit status 1."),
+        (ValueError("min() arg is an empty sequence"), "ValueError: min() arg is an empty sequence"),
+    ],
+)
+async def test_what_a_drill_fails_with_is_in_its_outcome(tmp_path: Path, error: Exception, said: str) -> None:
+    class Broken(Service):
+        def up(self, **_: str) -> None:
+            raise error
+
+    outcome = await run(DRILL, Broken(tmp_path))
+    assert (outcome.error, outcome.audit) == (said, None)
+    assert outcome.broken()
 
 
 def test_a_program_that_does_not_run_gets_no_signal(tmp_path: Path) -> None:
