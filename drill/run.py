@@ -44,7 +44,7 @@ async def run(drill: Drill, service: Service) -> Outcome:
         service.url, callers=drill.callers, rate=drill.rate, keeps_connections=drill.keeps_connections,
         arriving=drill.arriving,
     )  # fmt: skip
-    witness = Witness(service.api_url, service.url, service.prometheus_url)
+    witness = Witness(service.api_url, service.url, service.prometheus_url, dict(service.alerts))
     trouble, term = 0.0, None
     errors: list[str] = []
     audit: Audit | None = None
@@ -66,6 +66,7 @@ async def run(drill: Drill, service: Service) -> Outcome:
                 errors.append(_said(problem))
     except FAILURES as problem:
         errors.append(_said(problem))
+    service.alerts |= dict.fromkeys(drill.alerts, time.monotonic())
     wrong = load.ledger.wrong
     if load.started:
         try:

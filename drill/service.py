@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Service:
 
     folder: Path
     driver: str = "pymongo"
+    alerts: dict[str, float] = field(default_factory=dict)
+    """Those that its drills might raise, and when the last of these ended (monotonic seconds)."""
 
     def __post_init__(self) -> None:
         self.layout = Layout.on_free_ports(self.folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,15 @@ OF_THE_PRIMARY = frozenset({"mongodb_member_replication_lag_seconds"})
 """Figures that nobody has while there is none."""
 OVER_HOURS = frozenset({"ErrorBudgetBurnsSlowly", "LatencyBudgetBurnsSlowly"})
 """Alerts that look back on the drills before, too."""
+LOOKS_BACK = {
+    "ErrorBudgetBurnsFast": 6 * 3600.0,
+    "LatencyBudgetBurnsFast": 6 * 3600.0,
+    "WorkerRestarts": 900.0,
+    **dict.fromkeys(("PoolTimeouts", "PoolRefusals", "BatchRefusals", "PoolConnectFailures"), 120.0),
+}
+"""Seconds: what they say may be what a drill before has done."""
+EVALUATED = 30.0
+"""Seconds until what is so is scraped and evaluated."""
 GROWING = ("_total", "_count", "_sum", "_bucket")
 """What the names of figures end with that never fall, whichever workers come and go; a member's own start again."""
 ROUNDING = 1 - 1e-9
@@ -38,6 +48,8 @@ class Witness:
     api: str
     nginx: str
     prometheus: str
+    echoes: Mapping[str, float] = field(default_factory=dict)
+    """By alert: when the last drill ended that might raise it (monotonic seconds)."""
     slowest_live: float = 0.0
     """Seconds that an answer of liveness took at most, asked of the API itself."""
     live_asked: int = 0
@@ -145,7 +157,9 @@ class Witness:
         self._before = frozenset(active if self._before is None else self._before & active.keys())
         for labels, state in active.items():
             name = dict(labels)["alertname"]
-            if labels not in self._before and name not in OVER_HOURS and self.alerts.get(name) != "firing":
+            ended = self.echoes.get(name, -math.inf)
+            echo = name in OVER_HOURS or time.monotonic() - ended < LOOKS_BACK.get(name, -math.inf) + EVALUATED
+            if labels not in self._before and not echo and self.alerts.get(name) != "firing":
                 self.alerts[name] = state
 
     async def _active(self) -> dict[Labels, str] | None:

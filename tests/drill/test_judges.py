@@ -6,6 +6,7 @@ import json
 import math
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -597,6 +598,16 @@ def test_an_alert_from_before_is_muted_until_it_ends() -> None:
     witness.note_alerts({})
     witness.note_alerts(alerts(Old_a="pending"))
     assert witness.alerts == {"Old": "pending"}
+
+
+def test_what_an_earlier_drill_was_allowed_may_echo() -> None:
+    now = time.monotonic()
+    names = ("ErrorBudgetBurnsFast", "PoolTimeouts", "NoPrimary")
+    witness = Witness("", "", "", {**dict.fromkeys(names, now - 3600), "WorkerRestarts": now - 600, "NoPrimary": now})
+    witness.note_alerts({})
+    witness.note_alerts(alerts(ErrorBudgetBurnsFast_a="firing", PoolTimeouts_a="pending", WorkerRestarts_a="firing"))
+    witness.note_alerts(alerts(LatencyBudgetBurnsFast_a="pending", NoPrimary_a="pending"))
+    assert witness.alerts == dict.fromkeys(("PoolTimeouts", "LatencyBudgetBurnsFast", "NoPrimary"), "pending")
 
 
 def test_the_worst_of_an_alerts_instances_counts_each_by_itself() -> None:
