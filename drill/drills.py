@@ -27,6 +27,8 @@ class Bounds:
     """Seconds that liveness may take."""
     counted: Mapping[str, float] = field(default_factory=dict)
     """What a drill counts of its own may be at most this."""
+    least: Mapping[str, float] = field(default_factory=dict)
+    """And others at least this: less, and nothing was tried."""
     flat: Mapping[str, float] = field(default_factory=dict)
     """How many times the median of its first third the median of a series' last third may be."""
     unseen: int | None = 0
@@ -36,7 +38,7 @@ class Bounds:
 
 STARTING = 0.5
 """Seconds that liveness may take where workers start, who need a processor for themselves."""
-PLANNED = Bounds(failed=0, live=STARTING)
+PLANNED = Bounds(failed=0, absent_reads=1, absent_writes=1, recovered=10, live=STARTING)
 """What somebody ordered may cost nobody anything."""
 
 

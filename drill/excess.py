@@ -7,6 +7,9 @@ import resource
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
+
+import psutil
 
 from drill.drills import PLANNED, Bounds, Drill
 from drill.load import NO_CONNECTION, Load
@@ -19,16 +22,29 @@ IDLE = 5_000
 SLOW = 200
 ENDLESS = 50
 HERD = 1_000
+OPEN = "descriptors of nginx's workers meanwhile"
+MOST_TAKEN = "MB of an endless body that were taken at most"
+SERVED = "requests per second served"
+FOR_THE_DEAD = "% of the queries were for the dead"
+GAVE_UP = "requests whose client had gone"
+SILENT = "of the herd got no answer"
+BODY = 1.0
+"""MB of a body that are taken (`MAX_BODY_BYTES`), and what the system's own buffers take besides."""
+BUFFERS = 4.0
 IN_PROGRESS = 50
 """Requests of one worker, in an overload: few, so that these callers can be more."""
 PATIENCE = 1.0
+CROWDED = replace(PLANNED, recovered=LASTS + 5)
 FULL = BURNING | {"PoolSaturated", "PoolNearlyFull", "PoolRefusals", "BatchRefusals"}
 HEAD = b"POST /users HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
 Caller = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def crowd(service: Service, number: int, behave: Caller) -> None:
-    """So many clients of nginx at once, for a while; a connection that is refused or cut is no news here."""
+async def crowd(service: Service, number: int, behave: Caller, look: Callable[[], None] = lambda: None) -> None:
+    """So many clients of nginx at once, for a while; a connection that is refused or cut is no news here.
+
+    `look`: at what has come of it, while those who stay are still there.
+    """
     allow_files(number + 1_000)
     host, port = "127.0.0.1", service.layout.http.number
 
@@ -46,6 +62,7 @@ async def crowd(service: Service, number: int, behave: Caller) -> None:
         if len(tasks) % 100 == 0:  # a crowd, but no flood of connections
             await asyncio.sleep(0.02)
     await asyncio.sleep(LASTS)
+    look()
     for task in tasks:
         task.cancel()
     for outcome in await asyncio.gather(*tasks, return_exceptions=True):
@@ -63,10 +80,16 @@ def allow_files(number: int) -> None:
 
 
 async def idle(service: Service, load: Load) -> None:
+    """Those that nginx has taken, and not closed, are counted at its own descriptors."""
+
+    def look() -> None:
+        nginx = psutil.Process(service.supervisor.pid("nginx"))
+        load.notes[OPEN] = sum(worker.num_fds() for worker in nginx.children())
+
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    await crowd(service, IDLE, behave)
+    await crowd(service, IDLE, behave, look)
 
 
 async def send_slowly(service: Service, load: Load) -> None:
@@ -107,7 +130,7 @@ async def never_end(service: Service, load: Load) -> None:
             taken.append(sent)
 
     await crowd(service, ENDLESS, behave)
-    load.notes["MB of an endless body that were taken at most"] = max(taken, default=0) / 1e6
+    load.notes[MOST_TAKEN] = max(taken, default=0) / 1e6
 
 
 async def herd(service: Service, load: Load) -> None:
@@ -117,12 +140,16 @@ async def herd(service: Service, load: Load) -> None:
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await start.wait()
         writer.write(b"GET /users?limit=5 HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
-        statuses.append(int((await reader.readline())[9:12] or b"0"))
+        if status := int((await reader.readline())[9:12] or b"0"):
+            statuses.append(status)
+            load.others[status] += status != 200
 
     start = asyncio.Event()
     asyncio.get_running_loop().call_later(LASTS / 2, start.set)
     await crowd(service, HERD, behave)
+    load.others[NO_CONNECTION] += HERD - len(statuses)
     load.notes |= {f"of the herd were answered {status}": statuses.count(status) for status in sorted(set(statuses))}
+    load.notes[SILENT] = HERD - len(statuses)
 
 
 async def wait_out(service: Service, load: Load) -> None:
@@ -131,7 +158,7 @@ async def wait_out(service: Service, load: Load) -> None:
     await asyncio.sleep(LASTS)
     ended = [record for record in load.records if record.ended > began]
     load.notes |= {
-        "requests per second served": sum(record.good for record in ended) / LASTS,
+        SERVED: sum(record.good for record in ended) / LASTS,
         "refused": sum(not record.good for record in ended) / LASTS,
         "ms p99 of what was served": 1000 * load.p99(began, time.monotonic(), good=True),
     }
@@ -157,10 +184,11 @@ async def give_up(service: Service, load: Load) -> None:
         ended = time.monotonic()
     answered = sum(record.good for record in impatient.records)
     others = sum(record.good and record.kind == "read" and began < record.ended < ended for record in load.records)
+    load.others[500] += sum(record.status == 500 for record in impatient.records)
     load.notes |= {
         "requests that were answered": answered,
-        "requests whose client had gone": sum(record.status == NO_CONNECTION for record in impatient.records),
-        "% of the queries were for the dead": 100 * max(0, done - answered - others) / max(1, done),
+        GAVE_UP: sum(record.status == NO_CONNECTION for record in impatient.records),
+        FOR_THE_DEAD: 100 * max(0, done - answered - others) / max(1, done),
     }
 
 
@@ -170,7 +198,7 @@ def overload(factor: int) -> Drill:
         f"overload-{factor}x",
         f"{callers:,} callers who ask again at once: {factor} times what may be in progress",
         wait_out,
-        Bounds(absent_reads=2, absent_writes=2, live=1),
+        Bounds(absent_reads=2, absent_writes=2, live=1, least={SERVED: 100}),
         callers=callers,
         rate=1e6,
         arriving=1.0,
@@ -181,20 +209,43 @@ def overload(factor: int) -> Drill:
 
 
 DRILLS = [
-    Drill("idle-clients", f"{IDLE:,} connections that do nothing", idle, PLANNED, alerts=BURNING),
-    Drill("slow-senders", f"{SLOW} clients who send 20 bytes a second", send_slowly, PLANNED, alerts=BURNING),
     Drill(
-        "slow-readers", f"{SLOW} clients who ask for lists, and don't read them", read_slowly, PLANNED, alerts=BURNING
+        "idle-clients",
+        f"{IDLE:,} connections that do nothing",
+        idle,
+        replace(CROWDED, least={OPEN: 0.98 * IDLE}),
+        alerts=BURNING,
     ),
-    Drill("endless-bodies", f"{ENDLESS} bodies that never end", never_end, PLANNED, alerts=BURNING),
+    Drill("slow-senders", f"{SLOW} clients who send 20 bytes a second", send_slowly, CROWDED, alerts=BURNING),
     Drill(
-        "herd", f"{HERD:,} requests at once", herd, Bounds(absent_reads=1, absent_writes=1, live=0.5), alerts=BURNING
+        "slow-readers", f"{SLOW} clients who ask for lists, and don't read them", read_slowly, CROWDED, alerts=BURNING
+    ),
+    Drill(
+        "endless-bodies",
+        f"{ENDLESS} bodies that never end",
+        never_end,
+        replace(CROWDED, counted={MOST_TAKEN: BODY + BUFFERS}, least={MOST_TAKEN: BODY}),
+        alerts=BURNING,
+    ),
+    Drill(
+        "herd",
+        f"{HERD:,} requests at once",
+        herd,
+        Bounds(
+            absent_reads=1,
+            absent_writes=1,
+            recovered=LASTS + 5,
+            live=0.5,
+            counted={SILENT: 0},
+            least={"of the herd were answered 200": HERD / 2},
+        ),
+        alerts=BURNING,
     ),
     Drill(
         "impatient-clients",
         f"clients who give up after {PATIENCE:g} s",
         give_up,
-        Bounds(counted={"% of the queries were for the dead": 2}),
+        Bounds(counted={FOR_THE_DEAD: 2}, least={GAVE_UP: 100}),
         settings={"MAX_POOL_SIZE": "1", "WAIT_QUEUE_MULTIPLE": "1000"},  # so that they wait for longer than they will
         rate=2.0,  # nearly all queries are those clients'
         callers=2,

@@ -18,7 +18,7 @@ class Figures:
 
     requests: int
     failed: dict[str, int]
-    """By status; `no answer` where there was none."""
+    """By status, those of a drill's own requests too; `no answer` where there was none."""
     absent_reads: float
     absent_writes: float
     slowest: float
@@ -34,10 +34,11 @@ def figures(load: Load, trouble: float) -> Figures:
     """Of a load that is over; `trouble`: when it began (monotonic seconds)."""
     records = load.records
     bad = [record for record in records if not record.good]
+    others = load.others.elements()
     late = [record.ended for record in records if (not record.good or record.seconds > SLOW) and record.ended > trouble]
     return Figures(
         requests=len(records),
-        failed=dict(Counter(str(record.status or "no answer") for record in bad)),
+        failed=dict(Counter(str(status or "no answer") for status in [*(record.status for record in bad), *others])),
         absent_reads=_absence(records, "read", load.started, load.ended),
         absent_writes=_absence(records, "write", load.started, load.ended),
         slowest=max((record.seconds for record in records), default=0.0),

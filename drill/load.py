@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,7 +16,7 @@ from typing import Any, Literal
 
 import aiohttp
 
-from drill.ledger import Ledger, Promise
+from drill.ledger import Ledger
 
 Kind = Literal["read", "write"]
 Series = dict[str, list[tuple[float, float]]]
@@ -24,8 +26,8 @@ NO_CONNECTION = 0
 PATIENCE = 30.0
 """Seconds that a caller waits for an answer: longer than the service's own limit."""
 BULK = 5
-NOTHING_PROMISED = Promise(0, deleted=False)
-"""A list's items are held against what may be only: when it began, the caller didn't know which there would be."""
+LIMIT = 10
+"""Users of a list."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,16 @@ class Load:
     """Seconds over which they come, one after the other."""
     ledger: Ledger = field(default_factory=Ledger)
     records: list[Record] = field(default_factory=list)
+    others: Counter[int] = field(default_factory=Counter)
+    """What a drill's own requests were answered that failed, by status: of none of these callers."""
     causes: set[str] = field(default_factory=set)
     """What went wrong where there was no answer, in the client's words."""
     notes: dict[str, float] = field(default_factory=dict)
     """What a drill has counted of its own, by what it is."""
     series: Series = field(default_factory=dict)
     """What it has measured over time."""
+    started: float = field(default=0.0, init=False)
+    ended: float = field(default=0.0, init=False)
 
     async def __aenter__(self) -> Load:
         self.started = time.monotonic()
@@ -79,16 +85,18 @@ class Load:
             self.url, connector=connector, timeout=aiohttp.ClientTimeout(total=self.patience), headers=self.headers
         )
         self._over = asyncio.Event()
-        comes = self.arriving / self.callers
+        comes = self.arriving / max(1, self.callers)
         self._tasks = [asyncio.create_task(self._call(number * comes)) for number in range(self.callers)]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Whoever waits for an answer gets it first."""
         self._over.set()
-        await asyncio.gather(*self._tasks)
-        self.ended = time.monotonic()
-        await self._http.close()
+        try:
+            await asyncio.gather(*self._tasks)
+        finally:
+            self.ended = time.monotonic()
+            await self._http.close()
 
     async def steady(self, seconds: float, limit: float) -> bool:
         """Wait until nothing has failed for so long; False where it doesn't come to that within the limit."""
@@ -127,78 +135,91 @@ class Load:
     async def _send(
         self, kind: Kind, operation: str, method: str, path: str, good: tuple[int, ...], **options: Any
     ) -> tuple[int, Any]:
-        """The status and what was answered; `NO_CONNECTION` where nothing was."""
+        """The status and what was answered; `NO_CONNECTION` where nothing was, or what nobody understands."""
         began = time.monotonic()
-        status, answer = NO_CONNECTION, None
+        status, body = NO_CONNECTION, b""
         try:
             async with self._http.request(method, path, **options) as response:
                 body = await response.read()
                 status = response.status
-                answer = await response.json(content_type=None) if body else None
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError) as error:
             self.causes.add(f"{operation}: {type(error).__name__}: {error}")
             status = NO_CONNECTION
-        self.records.append(Record(kind, operation, began, time.monotonic() - began, status, status in good))
+        answer = understood(status, body)
+        clear = answer is not None or not 200 <= status < 300
+        self.records.append(Record(kind, operation, began, time.monotonic() - began, status, clear and status in good))
+        if not clear:
+            self.ledger.wrong.append(f"{operation}: {status} with {body[:80]!r}")
+            status = NO_CONNECTION
         return status, answer
 
     async def _read(self) -> None:
         entry = self.ledger.one()
         if entry is None:
             return
-        promise = self.ledger.promise(entry)
+        since = self.ledger.moment
         status, answer = await self._send("read", "read", "GET", f"/users/{entry.id}", (200, 404))
         if status in (200, 404):
-            self.ledger.read(entry, promise, answer if status == 200 else None)
+            self.ledger.read(entry, since, answer if status == 200 else None)
         elif not in_doubt(status):
             self.ledger.wrong.append(f"asked for {entry.id}, the answer is {status}")
 
     async def _list(self) -> None:
-        status, answer = await self._send("read", "list", "GET", "/users?limit=10", (200,))
+        newest_first = random.random() < 0.5
+        since, order = self.ledger.moment, "&sort=-created_at" if newest_first else ""
+        status, answer = await self._send("read", "list", "GET", f"/users?limit={LIMIT}{order}", (200,))
         if status == 200:
-            for each in answer["items"]:
-                if entry := self.ledger.entries.get(each["id"]):
-                    self.ledger.read(entry, NOTHING_PROMISED, each)
+            self.ledger.listed(since, answer, limit=LIMIT, newest_first=newest_first)
         elif not in_doubt(status):
             self.ledger.wrong.append(f"asked for a list, the answer is {status}")
 
     async def _create(self) -> None:
         new = person()
+        self.ledger.asked(new)
         status, answer = await self._send("write", "create", "POST", "/users", (201,), json=new)
-        self._note_create(new["email"], status, answer)
+        self._note_create(new, status, answer)
 
     async def _bulk(self) -> None:
         new = [person() for _ in range(BULK)]
+        for each in new:
+            self.ledger.asked(each)
         status, answer = await self._send("write", "bulk", "POST", "/users/bulk", (201,), json={"users": new})
         if status not in (201, 207):
             for each in new:
-                self._note_create(each["email"], status, answer)
+                self._note_create(each, status, answer)
             return
-        for index, item in enumerate(answer["items"]):
-            if item["index"] != index:
-                self.ledger.wrong.append(f"a bulk create's item {index} is said to be {item['index']}")
-            self._note_create(new[index]["email"], item["status"], item)
-        if len(answer["items"]) != BULK:
-            self.ledger.wrong.append(f"a bulk create of {BULK} was answered for {len(answer['items'])}")
+        items = answer.get("items")
+        if not isinstance(items, list) or len(items) != BULK:
+            number = len(items) if isinstance(items, list) else 0
+            self.ledger.wrong.append(f"a bulk create of {BULK} was answered for {number}")
+            for each in new:
+                self.ledger.unanswered(each)
+            return
+        for index, item in enumerate(items):
+            if item.get("index") != index:
+                self.ledger.wrong.append(f"a bulk create's item {index} is said to be {item.get('index')}")
+            self._note_create(new[index], item.get("status", NO_CONNECTION), item, whole=False)
 
-    def _note_create(self, email: str, status: int, answer: Any) -> None:
+    def _note_create(self, new: Mapping[str, Any], status: int, answer: Any, *, whole: bool = True) -> None:
         if status == 201:
-            self.ledger.created(email, answer)
+            self.ledger.created(new, answer, whole=whole)
         elif in_doubt(status):
-            self.ledger.unanswered(email)
+            self.ledger.unanswered(new)
         else:
-            self.ledger.refused(email, f"{status}")
+            self.ledger.refused(new["email"], f"{status}")
 
     async def _update(self) -> None:
         entry = self.ledger.take()
         if entry is None:
             return
         change = {"age": random.randrange(100)}
+        self.ledger.changing(entry, change)
         match = {"If-Match": f'"{entry.version}"'}
         status, answer = await self._send(
             "write", "update", "PATCH", f"/users/{entry.id}", (200,), json=change, headers=match
         )
         if status == 200:
-            self.ledger.changed(entry, answer["version"])
+            self.ledger.changed(entry, answer)
         elif in_doubt(status):
             self.ledger.changed(entry, None)
         else:
@@ -214,6 +235,17 @@ class Load:
             self.ledger.removed(entry, known=status == 204)
         else:
             self.ledger.unchanged(entry, "deletion", status)
+
+
+def understood(status: int, body: bytes) -> Any:
+    """The object that a success was answered with, nothing for a 204; None where there's none."""
+    if status == 204:
+        return {} if not body else None
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None
 
 
 def in_doubt(status: int) -> bool:

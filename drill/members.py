@@ -17,6 +17,10 @@ from drill.service import Service
 FROZEN = 15.0
 AWAY = 5.0
 AFTER = 2.0
+ELECTED = 5.0
+"""Seconds from a majority to a primary who is found: 3 without one, and the election."""
+STARTED = 5.0
+"""Seconds in which a member stops and starts."""
 GONE = frozenset(
     {
         "NoPrimary",
@@ -110,6 +114,8 @@ async def two_gone(service: Service, load: Load) -> None:
 def slowed(milliseconds: int, seconds: float = 6.0) -> Drill:
     """Every operation of the service on every member takes so much longer."""
 
+    longest = 1 + 2 * milliseconds / 1000
+
     async def slow(service: Service, load: Load) -> None:
         commands = ["find", "insert", "update", "delete", "findAndModify", "aggregate"]
         data = {"failCommands": commands, "blockConnection": True, "blockTimeMS": milliseconds}
@@ -117,7 +123,7 @@ def slowed(milliseconds: int, seconds: float = 6.0) -> Drill:
 
     return Drill(
         f"slowed-{milliseconds}ms", f"every operation takes {milliseconds} ms longer, for {seconds:.0f} s", slow,
-        Bounds(recovered=seconds + 5), alerts=BURNING,
+        Bounds(absent_reads=longest, absent_writes=longest, recovered=seconds + 5), alerts=BURNING,
     )  # fmt: skip
 
 
@@ -185,15 +191,24 @@ DRILLS = [
         "two-frozen",
         f"both secondaries are frozen for {FROZEN:.0f} s",
         freeze_two,
-        Bounds(recovered=FROZEN + 15),
+        Bounds(absent_reads=FROZEN + ELECTED, absent_writes=FROZEN + ELECTED, recovered=FROZEN + 15),
         alerts=BURNING,
     ),
     Drill(
-        "two-gone", f"two of three members are stopped for {AWAY:.0f} s", two_gone, Bounds(recovered=30), alerts=BURNING
+        "two-gone",
+        f"two of three members are stopped for {AWAY:.0f} s",
+        two_gone,
+        Bounds(absent_reads=AWAY + STARTED + ELECTED, absent_writes=AWAY + STARTED + ELECTED, recovered=30),
+        alerts=BURNING,
     ),
     slowed(50),
     slowed(2_000),
     Drill(
-        "replies-cut", "one command in ten loses its connection", cut, Bounds(recovered=8), alerts=BURNING, quick=True
+        "replies-cut",
+        "one command in ten loses its connection",
+        cut,
+        Bounds(absent_reads=2, absent_writes=2, recovered=8),
+        alerts=BURNING,
+        quick=True,
     ),
 ]

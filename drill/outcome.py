@@ -14,6 +14,8 @@ from drill.ledger import Audit
 from drill.load import Series
 from drill.truth import Witness
 
+UNKNOWN = Audit(0, [], [], 0)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -22,7 +24,8 @@ class Outcome:
     drill: Drill
     driver: str
     figures: Figures
-    audit: Audit
+    audit: Audit | None
+    """None: it didn't come to that."""
     wrong: list[str]
     causes: list[str]
     notes: dict[str, float]
@@ -32,12 +35,13 @@ class Outcome:
 
     def broken(self) -> list[str]:
         """What may never be, whatever fails: only counts, so that a slow machine changes nothing."""
+        audit = self.audit or UNKNOWN
         server_errors = self.figures.failed.get("500", 0)
         bad = [
-            (len(self.audit.lost), "acknowledged writes lost", self.audit.lost),
+            (len(audit.lost), "acknowledged writes lost", audit.lost),
             (len(self.wrong), "wrong answers", self.wrong),
-            (len(self.audit.duplicates), "duplicates", self.audit.duplicates),
-            (len(self.audit.invented), "invented writes", self.audit.invented),
+            (len(audit.duplicates), "duplicates", audit.duplicates),
+            (len(audit.invented), "invented writes", audit.invented),
             (server_errors, "requests answered 500", []),
             (len(self.witness.shrunken), "counters that fell", sorted(self.witness.shrunken)),
         ]
@@ -53,6 +57,8 @@ class Outcome:
             most = asked if self.drill.bounds.unseen is None else self.drill.bounds.unseen
             if count > most or not asked:
                 found.append(f"{count} of {asked} {what}, allowed are {most}")
+        if self.audit is None:
+            found.append("not audited")
         if self.error:
             found.append(self.error)
         return found
@@ -69,12 +75,16 @@ class Outcome:
         found = [f"{value:.2g} s {what}, allowed are {limit:g}" for value, limit, what in times if value > limit]
         counted = [(self.notes.get(what, math.inf), limit, what) for what, limit in bounds.counted.items()]
         found += [f"{number:.3g} {what}, allowed are {limit:g}" for number, limit, what in counted if number > limit]
+        counted = [(self.notes.get(what, 0.0), limit, what) for what, limit in bounds.least.items()]
+        found += [f"{number:.3g} {what}, needed are {limit:g}" for number, limit, what in counted if number < limit]
         for what, most in bounds.flat.items():
             first, last = _thirds(self.series.get(what, []))
             if not last <= most * first:
                 found.append(f"{what}: {last:.3g} in the last third, {first:.3g} in the first")
         if alerts := {name: state for name, state in self.witness.alerts.items() if name not in self.drill.alerts}:
             found.append(f"alerts that aren't so: {', '.join(f'{name} ({state})' for name, state in alerts.items())}")
+        if self.witness.alerts_missed or not self.witness.alert_looks:
+            found.append(f"{self.witness.alerts_missed} of {self.witness.alert_looks} times without Prometheus")
         if self.witness.holes:
             found.append(f"{len(self.witness.holes)} figures of members with a hole{_examples(self.witness.holes)}")
         return found
@@ -85,18 +95,20 @@ class Outcome:
             "drill": self.drill.name,
             "driver": self.driver,
             **asdict(self.figures),
-            "acknowledged": self.audit.acknowledged,
-            "lost": self.audit.lost,
+            "audited": self.audit is not None,
+            "acknowledged": self.audit and self.audit.acknowledged,
+            "lost": self.audit and self.audit.lost,
             "wrong": self.wrong,
-            "duplicates": self.audit.duplicates,
-            "invented": self.audit.invented,
-            "happened_without_acknowledgement": self.audit.unacknowledged,
+            "duplicates": self.audit and self.audit.duplicates,
+            "invented": self.audit and self.audit.invented,
+            "happened_without_acknowledgement": self.audit and self.audit.unacknowledged,
             "slowest_liveness": self.witness.slowest_live,
             "liveness_failures": [self.witness.live_failures, self.witness.live_asked],
             "alerts": self.witness.alerts,
             "counters_that_fell": sorted(self.witness.shrunken),
             "figures_of_members_with_a_hole": sorted(self.witness.holes),
             "metrics_missed": [self.witness.missed, self.witness.looks],
+            "prometheus_missed": [self.witness.alerts_missed, self.witness.alert_looks],
             "causes": self.causes,
             "notes": self.notes,
             "series": self.series,

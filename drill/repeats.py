@@ -16,7 +16,7 @@ import aiohttp
 from pymongo import MongoClient
 
 from drill.drills import Bounds, Drill
-from drill.load import NO_CONNECTION, Load, in_doubt, person
+from drill.load import NO_CONNECTION, Load, in_doubt, person, understood
 from drill.members import BURNING, fail_points
 from drill.service import Document, DrillError, Service
 
@@ -29,6 +29,7 @@ LIMIT = 90.0
 """Seconds after which a create that is still not acknowledged ends its drill."""
 TAKEN = "s until a create was acknowledged"
 ORPHANS = 4
+LEFT = "transactions were left open"
 SLOWED_BY = 700
 """Milliseconds, for the record of a key: long enough to be killed meanwhile."""
 
@@ -45,7 +46,7 @@ async def repeat(service: Service, load: Load) -> None:
         async with limit:
             new, key = person(), {"Idempotency-Key": str(uuid.uuid4())}
             first = await until_acknowledged(load, http, new, key)
-            load.ledger.created(new["email"], first.answer)
+            load.ledger.created(new, first.answer)
             again = await until_acknowledged(load, http, new, key) if number % 2 else first
             if again.answer != first.answer:
                 load.ledger.wrong.append(f"{new['email']}: {again.answer} for a repeat of what was {first.answer}")
@@ -78,18 +79,16 @@ async def until_acknowledged(
     """Repeat a create with this key until it's acknowledged. Raises `DrillError` after `LIMIT`, or for a refusal."""
     began = time.monotonic()
     tries = 0
+    load.ledger.asked(new)
     while time.monotonic() < began + LIMIT:
         tries += 1
-        status = NO_CONNECTION
-        with suppress(aiohttp.ClientError, TimeoutError):
-            async with http.post("/users", json=new, headers=key) as answer:
-                status = answer.status
-                if status == 201:
-                    return Acknowledged(tries, time.monotonic() - began, await answer.json())
+        status, answer = await _post(load, http, new, key)
+        if status == 201:
+            return Acknowledged(tries, time.monotonic() - began, answer)
         if not in_doubt(status):
             load.ledger.refused(new["email"], f"{status} at try {tries} with a key of its own")
             raise DrillError(f"a create with a key of its own was answered {status}")
-        load.ledger.unanswered(new["email"])
+        load.ledger.unanswered(new)
         await asyncio.sleep(PAUSE)
     raise DrillError(f"a create was not acknowledged for {LIMIT:g} s")
 
@@ -127,17 +126,17 @@ async def orphan(service: Service, load: Load) -> None:
                 open_ones = partial(_open_transactions, client)
                 await service.until(lambda: open_ones() >= ORPHANS, 10, "no transactions were open")
                 service.signal(signal.SIGKILL, *service.workers())
+                killed = time.monotonic()
                 left = open_ones()
-        killed = time.monotonic()
         await first_try
         without_key = asyncio.create_task(once(load, http, given_up[0], {}))
         acknowledged = await asyncio.gather(*creates)
         await without_key
     for (new, _), create in zip(kept, acknowledged, strict=True):
-        load.ledger.created(new["email"], create.answer)
+        load.ledger.created(new, create.answer)
     failed = [record for record in load.records if record.began > killed and not record.good]
     load.notes |= {
-        "transactions were left open": left,
+        LEFT: left,
         TAKEN: max(create.seconds for create in acknowledged),
         "requests of others failed after the workers were killed": len(failed),
     }
@@ -149,17 +148,34 @@ def _open_transactions(client: MongoClient[Document]) -> int:
 
 
 async def once(load: Load, http: aiohttp.ClientSession, new: Mapping[str, Any], key: Mapping[str, str]) -> None:
-    """A create that isn't repeated, and that may be answered anything but 500: somebody else may have this address."""
-    status = NO_CONNECTION
+    """A create that isn't repeated, and that may be refused, too: somebody else may have this address."""
+    load.ledger.asked(new)
+    status, answer = await _post(load, http, new, key)
+    if status == 201:
+        load.ledger.created(new, answer)
+    else:
+        load.ledger.unanswered(new)
+
+
+async def _post(
+    load: Load, http: aiohttp.ClientSession, new: Mapping[str, Any], key: Mapping[str, str]
+) -> tuple[int, Any]:
+    """The status of this create, and the answer."""
+    status, body = NO_CONNECTION, b""
     with suppress(aiohttp.ClientError, TimeoutError):
-        async with http.post("/users", json=new, headers=key) as answer:
-            status = answer.status
-            if status == 201:
-                load.ledger.created(new["email"], await answer.json())
-    if status == 500:
-        load.ledger.wrong.append(f"{new['email']}: {status}")
+        async with http.post("/users", json=new, headers=key) as response:
+            body = await response.read()
+            status = response.status
+    if in_doubt(status):
+        load.others[status] += 1
     elif status != 201:
-        load.ledger.unanswered(new["email"])
+        return status, None
+    elif (answer := understood(status, body)) is not None:
+        return status, answer
+    else:
+        load.ledger.wrong.append(f"create: {status} with {body[:80]!r}")
+        status = NO_CONNECTION
+    return status, None
 
 
 DRILLS = [
@@ -180,8 +196,10 @@ DRILLS = [
         Bounds(
             absent_reads=3,
             absent_writes=3,
+            recovered=30,
             live=1.5,
             unseen=1,
+            least={LEFT: ORPHANS},
             counted={TAKEN: 30, "requests of others failed after the workers were killed": 0},
         ),
         callers=32,

@@ -24,12 +24,12 @@ COLUMNS = (
 
 def row(outcome: Outcome) -> tuple[str, ...]:
     """One drill's figures, as text."""
-    figures = outcome.figures
+    figures, audit = outcome.figures, outcome.audit
     failed = ", ".join(f"{count} × {status}" for status, count in sorted(figures.failed.items())) or "0"
     return (
         outcome.drill.name, outcome.driver, f"{figures.requests:,}", failed, f"{figures.absent_reads:.1f}",
         f"{figures.absent_writes:.1f}", f"{figures.recovered:.1f}",
-        f"{len(outcome.audit.lost)} of {outcome.audit.acknowledged:,}", str(len(outcome.wrong)),
+        f"{len(audit.lost)} of {audit.acknowledged:,}" if audit else "not audited", str(len(outcome.wrong)),
         f"{1000 * outcome.witness.slowest_live:.0f}",
     )  # fmt: skip
 

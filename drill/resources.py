@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,7 @@ from drill.drills import PLANNED, Bounds, Drill
 from drill.excess import allow_files
 from drill.load import Load
 from drill.members import BURNING
-from drill.service import DrillError, Service
+from drill.service import WORKERS, DrillError, Service
 from drill.workers import BUSY
 
 LASTS = 6.0
@@ -48,8 +49,15 @@ def disk_full(folder: Callable[[Service], Path]) -> Callable[[Service, Load], Aw
     async def fill(service: Service, load: Load) -> None:
         with full(folder(service)):
             await asyncio.sleep(LASTS / 2)
+            old = service.workers()
             service.signal(signal.SIGHUP, service.master())
             await asyncio.sleep(LASTS)
+
+            def replaced() -> bool:
+                there = service.workers()
+                return len(there) >= WORKERS and not there & old
+
+            await service.until(replaced, 30, "the workers are not replaced")
         await service.wait_until_whole()
 
     return fill
@@ -89,7 +97,7 @@ DRILLS = [
         "disk-full-statistics",
         "the workers' statistics have no room left, and the workers are reloaded",
         disk_full(lambda service: service.statistics),
-        PLANNED,
+        replace(PLANNED, recovered=2 * LASTS + 5),
         alerts=BUSY,
         isolated=True,
     ),
@@ -97,7 +105,7 @@ DRILLS = [
         "disk-full-logs",
         "the logs (but for MongoDB's) have no room left, and the workers are reloaded",
         disk_full(lambda service: service.layout.logs),
-        PLANNED,
+        replace(PLANNED, recovered=2 * LASTS + 5),
         alerts=BUSY,
         isolated=True,
     ),
@@ -105,7 +113,9 @@ DRILLS = [
         "descriptors-used-up",
         f"idle clients use up the workers' descriptors for {LASTS:.0f} s",
         use_up_descriptors,
-        Bounds(recovered=LASTS + 10, unseen=None),  # who has none can't take a connection
+        Bounds(
+            absent_reads=2, absent_writes=2, recovered=LASTS + 10, unseen=None
+        ),  # who has none can't take a connection
         alerts=BURNING | {"ScrapeFailed", "ApiDown"},
     ),
 ]

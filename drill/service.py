@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,23 @@ class Service:
 
     folder: Path
     driver: str = "pymongo"
+    alerts: dict[str, float] = field(default_factory=dict)
+    """Those that its drills might raise, and when the last of these ended (monotonic seconds)."""
 
     def __post_init__(self) -> None:
         self.layout = Layout.on_free_ports(self.folder)
         self._settings: dict[str, str] | None = None
+        self._keeper: subprocess.Popen[bytes] | None = None
+
+    def furnish(self) -> None:
+        """Make what `up` needs; whatever comes of it, `down` ends it."""
+        mounts = map(str, self._mounts if namespaces.inside() else ())
+        self._keeper = subprocess.Popen(
+            [sys.executable, "-m", "drill.keeper", str(self.folder), *mounts],
+            env=self._environment(dict(os.environ)),
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         self.layout.mongod.parent.mkdir(parents=True, exist_ok=True)
         group = f'setpriv --regid "$port" --clear-groups "{find_mongod()}"' if namespaces.inside() else find_mongod()
         self.layout.mongod.write_text(
@@ -73,6 +86,7 @@ class Service:
         """Start it with these settings, and no other of the caller's, or change them. Raises `DrillError`."""
         if settings == self._settings:
             return
+        self._settings = None
         ours = {name.upper() for name in Settings.model_fields}
         kept = {name: value for name, value in os.environ.items() if name.upper() not in ours}
         given = {"WORKERS": str(WORKERS), "MAX_REQUESTS": "0", "STATS_CACHE_MS": "0"} | settings
@@ -82,9 +96,22 @@ class Service:
         self._settings = settings
 
     def down(self) -> None:
+        """End all of it. Raises `DrillError` where something is left."""
+        problems = []
         for folder in self._mounts if namespaces.inside() else ():
-            namespaces.unmount(folder)
-        self._run("stack.down", "--purge", environment=dict(os.environ))
+            if folder.is_mount():
+                try:
+                    namespaces.unmount(folder)
+                except (OSError, subprocess.SubprocessError) as error:
+                    problems.append(f"{error}")
+        done = self._run("stack.down", environment=dict(os.environ))
+        if done.returncode != 0:
+            problems.append(done.stderr.strip() or done.stdout.strip())
+        elif self._keeper and self._keeper.stdin:
+            with suppress(BrokenPipeError):
+                self._keeper.communicate(b"done")
+        if problems:
+            raise DrillError(f"the stack in {self.folder} doesn't end: {'; '.join(problems)}")
 
     @property
     def statistics(self) -> Path:
@@ -95,14 +122,16 @@ class Service:
         return {self.statistics: STATISTICS, self.layout.logs: LOGS}
 
     def _run(self, module: str, *arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        paths = {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'api'}"}
         return subprocess.run(
             [sys.executable, "-m", module, *arguments],
-            env=environment | self.layout.environment | paths,
+            env=self._environment(environment),
             capture_output=True,
             text=True,
             timeout=240,
         )
+
+    def _environment(self, given: dict[str, str]) -> dict[str, str]:
+        return given | self.layout.environment | {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'api'}"}
 
     # Its parts
 
@@ -146,6 +175,9 @@ class Service:
         return port
 
     def signal(self, number: int, *pids: int) -> None:
+        """Raises `DrillError` for a process id of 0: such a program doesn't run, and to the system it's this group."""
+        if not all(pids):
+            raise DrillError("what shall be signalled doesn't run")
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -184,9 +216,18 @@ class Service:
         if port is None:
             raise DrillError("there is no primary in the end")
         with self.member(port) as client:
-            fields = {"email": 1, "name": 1, "version": 1}
+            # Once a majority has this note, it has all that was written before.
+            client.admin.command("appendOplogNote", 1, data={}, writeConcern={"w": "majority", "wtimeout": 30_000})
             users = client["sluice"].get_collection("users", read_concern=ReadConcern("majority"))
-            return list(users.find({}, fields))
+            return list(users.find())
+
+    def term(self) -> int | None:
+        """The number of the election that made the primary what it is; None where there's none."""
+        port = self.primary()
+        if port is None:
+            return None
+        with self.member(port) as client:
+            return int(client.admin.command("replSetGetStatus")["term"])
 
     def forget(self) -> None:
         """Delete all users, for the next drill."""

@@ -12,6 +12,7 @@ import psutil
 from drill.drills import Bounds, Drill, Fault
 from drill.load import Load
 from drill.service import Service
+from drill.workers import REPLACED
 
 MINUTES = 10.0
 PART = 0.7
@@ -50,7 +51,7 @@ def soak(minutes: float) -> Fault:
             p99 = 1000 * load.p99(time.monotonic() - 2 * every, time.monotonic())
             load.series.setdefault(P99, []).append((time.monotonic() - start, p99))
             seen |= service.workers()
-        load.notes["workers replaced"] = len(seen) - len(service.workers())
+        load.notes[REPLACED] = len(seen - service.workers())
 
     return go_on
 
@@ -88,7 +89,7 @@ def drill(minutes: float = MINUTES) -> Drill:
         "soak",
         f"{minutes:g} minutes at {PART:.0%} of what the machine does, with workers replaced every 20,000 requests",
         soak(minutes),
-        Bounds(failed=0, absent_reads=1, absent_writes=1, live=1, flat=FLAT),
+        Bounds(failed=0, absent_reads=1, absent_writes=1, live=1, least={REPLACED: minutes / 5}, flat=FLAT),
         settings={"MAX_REQUESTS": "20000", "MAX_REQUESTS_JITTER": "5000"},
         alerts=frozenset({"WorkerNotReady", "WorkerRestarts", "LatencyBudgetBurnsFast"}),
     )

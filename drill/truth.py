@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,21 @@ OF_THE_PRIMARY = frozenset({"mongodb_member_replication_lag_seconds"})
 """Figures that nobody has while there is none."""
 OVER_HOURS = frozenset({"ErrorBudgetBurnsSlowly", "LatencyBudgetBurnsSlowly"})
 """Alerts that look back on the drills before, too."""
+LOOKS_BACK = {
+    "ErrorBudgetBurnsFast": 6 * 3600.0,
+    "LatencyBudgetBurnsFast": 6 * 3600.0,
+    "WorkerRestarts": 900.0,
+    **dict.fromkeys(("PoolTimeouts", "PoolRefusals", "BatchRefusals", "PoolConnectFailures"), 120.0),
+}
+"""Seconds: what they say may be what a drill before has done."""
+EVALUATED = 30.0
+"""Seconds until what is so is scraped and evaluated."""
+GROWING = ("_total", "_count", "_sum", "_bucket")
+"""What the names of figures end with that never fall, whichever workers come and go; a member's own start again."""
+ROUNDING = 1 - 1e-9
+"""Sums of the same numbers in another order may differ by so much."""
+Labels = frozenset[tuple[str, str]]
+Series = tuple[str, Labels]
 PATIENCE = 5.0
 """Seconds; the service has given up most requests by then."""
 
@@ -32,13 +48,18 @@ class Witness:
     api: str
     nginx: str
     prometheus: str
+    echoes: Mapping[str, float] = field(default_factory=dict)
+    """By alert: when the last drill ended that might raise it (monotonic seconds)."""
     slowest_live: float = 0.0
     """Seconds that an answer of liveness took at most, asked of the API itself."""
     live_asked: int = 0
     live_failures: int = 0
     """How often it was no 200, or no answer within `PATIENCE`."""
     alerts: dict[str, str] = field(default_factory=dict)
-    """Each alert that was pending or firing, and the worse of both."""
+    """Each alert that was pending or firing, and the worse of both. Those from before don't count until they end."""
+    alert_looks: int = 0
+    alerts_missed: int = 0
+    """Looks at the alerts that got no answer."""
     shrunken: set[str] = field(default_factory=set)
     """Counters that fell."""
     holes: set[str] = field(default_factory=set)
@@ -46,14 +67,15 @@ class Witness:
     looks: int = 0
     missed: int = 0
     """Looks at the metrics that got no answer."""
+    _last: Mapping[Series, float] = field(default_factory=dict)
+    _members: set[tuple[str, str]] = field(default_factory=set)
+    _up_since: dict[str, float] = field(default_factory=dict)
+    _before: frozenset[Labels] | None = None
 
     async def __aenter__(self) -> Witness:
         self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE))
         self._over = asyncio.Event()
-        self._last: Mapping[str, float] = {}
-        self._members: set[tuple[str, str]] = set()
-        self._up_since: dict[str, float] = {}
-        self._before = set(await self._states())
+        self.note_alerts(await self._active())
         self._tasks = [
             asyncio.create_task(asyncio.to_thread(self._watch_live)),
             asyncio.create_task(self._watch_figures()),
@@ -87,9 +109,7 @@ class Witness:
     async def _watch_figures(self) -> None:
         while not self._over.is_set():
             await self._look_at_figures()
-            for name, state in (await self._states()).items():
-                if name not in self._before | OVER_HOURS and self.alerts.get(name) != "firing":
-                    self.alerts[name] = state
+            self.note_alerts(await self._active())
             await asyncio.sleep(EVERY)
 
     async def _look_at_figures(self) -> None:
@@ -102,7 +122,11 @@ class Witness:
         except (aiohttp.ClientError, TimeoutError, ValueError):
             self.missed += 1
             return
-        counters: dict[str, float] = {}
+        self.note_figures(text, time.monotonic())
+
+    def note_figures(self, text: str, now: float) -> None:
+        """What `/metrics` said at this time."""
+        counters: dict[Series, float] = {}
         members: set[tuple[str, str]] = set()
         up: set[str] = set()
         for family in text_string_to_metric_families(text):
@@ -111,10 +135,11 @@ class Witness:
                     members.add((sample.labels["member"], sample.name))
                     if sample.name == "mongodb_member_up" and sample.value:
                         up.add(sample.labels["member"])
-                elif family.type == "counter" and sample.name.endswith("_total"):
-                    counters[sample.name] = counters.get(sample.name, 0.0) + sample.value
-        self.shrunken |= {name for name, value in self._last.items() if counters.get(name, 0.0) < value}
-        now = time.monotonic()
+                elif family.type in ("counter", "histogram") and sample.name.endswith(GROWING):
+                    counters[sample.name, frozenset(sample.labels.items())] = sample.value
+        self.shrunken |= {
+            _text(series) for series, value in self._last.items() if counters.get(series, 0.0) < value * ROUNDING
+        }
         self._up_since = {member: self._up_since.get(member, now) for member in up}
         settled = {member for member, since in self._up_since.items() if now - since > SETTLED}
         for member, name in self._members - members:
@@ -123,10 +148,29 @@ class Witness:
         self._last = counters
         self._members |= members
 
-    async def _states(self) -> dict[str, str]:
+    def note_alerts(self, active: Mapping[Labels, str] | None) -> None:
+        """Which were active at one look, and how; None: there was no answer."""
+        self.alert_looks += 1
+        if active is None:
+            self.alerts_missed += 1
+            return
+        self._before = frozenset(active if self._before is None else self._before & active.keys())
+        for labels, state in active.items():
+            name = dict(labels)["alertname"]
+            ended = self.echoes.get(name, -math.inf)
+            echo = name in OVER_HOURS or time.monotonic() - ended < LOOKS_BACK.get(name, -math.inf) + EVALUATED
+            if labels not in self._before and not echo and self.alerts.get(name) != "firing":
+                self.alerts[name] = state
+
+    async def _active(self) -> dict[Labels, str] | None:
         try:
             async with self._http.get(f"{self.prometheus}/api/v1/alerts") as answer:
                 alerts = (await answer.json())["data"]["alerts"]
-        except (aiohttp.ClientError, TimeoutError):
-            return {}
-        return {alert["labels"]["alertname"]: alert["state"] for alert in alerts}
+                return {frozenset(alert["labels"].items()): alert["state"] for alert in alerts}
+        except (aiohttp.ClientError, TimeoutError, ValueError, LookupError):
+            return None
+
+
+def _text(series: Series) -> str:
+    name, labels = series
+    return f"{name}{{{', '.join(f'{label}={value}' for label, value in sorted(labels))}}}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import time
+from dataclasses import replace
 from functools import partial
 
 from drill.drills import PLANNED, STARTING, Bounds, Drill, Fault
@@ -15,6 +17,10 @@ from drill.service import Service
 RECYCLING = 10.0
 CONNECTIONS = 200
 RELOADS = 10
+REPLACED = "workers replaced"
+IN_TURN = 300
+"""Workers, in so many seconds at most."""
+TURNS = 720.0
 BUSY = frozenset(
     {
         "WorkerNotReady",
@@ -75,13 +81,19 @@ async def restart_everything(service: Service, load: Load) -> None:
     await service.wait_until_whole()
 
 
-async def recycle(service: Service, load: Load) -> None:
-    """They are replaced by themselves, having served what `MAX_REQUESTS` says."""
-    seen, limit = set(service.workers()), time.monotonic() + RECYCLING
-    while time.monotonic() < limit:
-        await asyncio.sleep(0.2)
-        seen |= service.workers()
-    load.notes["workers replaced"] = len(seen) - len(service.workers())
+def recycle(seconds: float, enough: float = math.inf) -> Fault:
+    """They are replaced by themselves, having served what `MAX_REQUESTS` says; for so long, or until it's so many."""
+
+    async def go_on(service: Service, load: Load) -> None:
+        seen, limit = set(service.workers()), time.monotonic() + seconds
+        load.notes[REPLACED] = 0
+        while time.monotonic() < limit and load.notes[REPLACED] < enough:
+            await asyncio.sleep(0.2)
+            there = service.workers()
+            seen |= there
+            load.notes[REPLACED] = len(seen - there)
+
+    return go_on
 
 
 KILLED = Bounds(absent_reads=1, absent_writes=1, recovered=5, live=STARTING, unseen=1)
@@ -111,7 +123,14 @@ DRILLS = [
         keeps_connections=False,  # nginx before 1.27.4 closes idle ones at a reload; nginx-setting has what that costs
         alerts=BUSY | GONE,
     ),
-    Drill("reload", f"{RELOADS} reloads in a row", reload, PLANNED, callers=CONNECTIONS, alerts=BUSY),
+    Drill(
+        "reload",
+        f"{RELOADS} reloads in a row",
+        reload,
+        replace(PLANNED, recovered=4 * RELOADS),
+        callers=CONNECTIONS,
+        alerts=BUSY,
+    ),
     Drill(
         "api-setting",
         "a setting of the API is changed by up.sh, and back",
@@ -131,12 +150,22 @@ DRILLS = [
     Drill(
         "recycling",
         "workers replaced every 200 requests",
-        recycle,
-        PLANNED,
+        recycle(RECYCLING),
+        replace(PLANNED, recovered=RECYCLING + 5, least={REPLACED: 3}),
         callers=CONNECTIONS,
         rate=600.0,
         settings={"MAX_REQUESTS": "200", "MAX_REQUESTS_JITTER": "50"},
         alerts=BUSY,
         quick=True,
+    ),
+    Drill(
+        "workers-in-turn",
+        f"{IN_TURN} workers are replaced, every 200 requests",
+        recycle(TURNS, IN_TURN),
+        replace(PLANNED, recovered=TURNS, least={REPLACED: IN_TURN}),
+        callers=CONNECTIONS,
+        rate=600.0,
+        settings={"MAX_REQUESTS": "200", "MAX_REQUESTS_JITTER": "50"},
+        alerts=BUSY,
     ),
 ]

@@ -4,7 +4,8 @@
 #
 # Lets things fail on a native stack of its own (loopback, ports and a folder of its own, beside any other), under load,
 # and counts what that costs. Without names, everything. Ends with 1 where something was lost, wrong, or later than its
-# bounds. See docs/reliability.md. As root it makes a network and file systems of its own, which some drills need.
+# bounds, or was named and can't be tried here. See docs/reliability.md. As root it makes a network and file systems of
+# its own, which some drills need.
 #
 #   --list         name all drills, and what they do
 #   --quick        those that the tests run
@@ -24,7 +25,9 @@ make_venv "$venv" "$root/api/requirements.lock" "$root/scripts/requirements.lock
 case " $* " in
   *" --list "*) ;;
   *)
-    "$venv/bin/python" -m stack.install --mongod "$SLUICE_HOME/bin/mongod" nginx prometheus prometheus-nginx-exporter
+    programs=(nginx prometheus prometheus-nginx-exporter)
+    ((EUID == 0)) && programs+=(ip iptables) # for a network of its own
+    "$venv/bin/python" -m stack.install --mongod "$SLUICE_HOME/bin/mongod" "${programs[@]}"
     export SLUICE_MONGOD=$SLUICE_HOME/bin/mongod
     ;;
 esac

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,15 +18,16 @@ from typing import Any
 import pytest
 
 from drill.catalogue import DRILLS, QUICK
+from stack.processes import Process, of_stack
 
 ROOT = Path(__file__).parents[2]
+PATHS = {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{ROOT / 'api'}:{ROOT}"}
 IN_BOTH = ("primary-killed", "recycling")
 """What the drivers do differently, if anything."""
 
 
 def drill(*arguments: str, seconds: float = 60, **given: str) -> subprocess.CompletedProcess[str]:
-    paths = [ROOT / "api", ROOT]
-    environment = {**os.environ, **given, "PYTHONSAFEPATH": "1", "PYTHONPATH": ":".join(map(str, paths))}
+    environment = {**os.environ, **given, **PATHS}
     command = [sys.executable, "-m", "drill", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds)
 
@@ -84,6 +87,36 @@ def test_the_quick_drills_lose_nothing_answer_nothing_wrong_and_tell_no_secret(
         assert outcome["acknowledged"] > 100, outcome["drill"]
 
 
+@pytest.mark.parametrize("signals", [[signal.SIGKILL], [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]])
+def test_nothing_stays_of_drills_that_are_ended(stacks: Path, signals: list[signal.Signals]) -> None:
+    environment = {**os.environ, **PATHS, "TMPDIR": str(stacks)}
+    command = [sys.executable, "-m", "drill", "reload"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as drills:
+        await_(lambda: serving(stacks))
+        for number in signals:
+            drills.send_signal(number)
+            await_(lambda: drills.poll() is not None or not serving(stacks))
+        await_(lambda: drills.poll() is not None)
+    assert drills.returncode == (-signal.SIGKILL if signal.SIGKILL in signals else 128 + signal.SIGTERM)
+    await_(lambda: not running(stacks) and not list(stacks.iterdir()))
+
+
+def running(stacks: Path) -> list[Process]:
+    return [process for stack in stacks.iterdir() for process in of_stack(stack)]
+
+
+def serving(stacks: Path) -> bool:
+    """Whether the end of a stack has not begun."""
+    return any(each.name == "nginx" for each in running(stacks))
+
+
+def await_(condition: Callable[[], bool], seconds: float = 90) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
 def test_all_drills_are_listed_with_what_they_do() -> None:
     listed = drill("--list").stdout.splitlines()
     assert [line.split()[0] for line in listed] == list(DRILLS)
@@ -94,3 +127,10 @@ def test_an_unknown_drill_is_refused_by_name() -> None:
     done = drill("recycling", "everything")
     assert done.returncode == 2
     assert "everything: allowed are primary-killed, " in done.stderr
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf"])
+def test_a_soak_takes_some_time(minutes: str) -> None:
+    done = drill("soak", f"--minutes={minutes}")
+    assert done.returncode == 2
+    assert f"{minutes}: allowed is a number above 0" in done.stderr
