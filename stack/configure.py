@@ -31,14 +31,13 @@ def configure(layout: Layout, settings: Settings) -> Loaded:
     layout.make_shared()
     for port in layout.mongo:
         (layout.home / "data" / str(port.number)).mkdir(parents=True, exist_ok=True)
-    _nginx(layout, settings)
+    configure_nginx(layout, settings)
     _prometheus(layout)
     _write_secret(layout.api_settings, api_settings(settings))
     text = supervisord_conf(layout, programs(layout, settings))
     _write_secret(layout.supervisor, text)
     loaded = Loaded(layout.home / "run")
     loaded.configured("api", digest([layout.api_settings]))
-    loaded.configured("nginx", digest((layout.home / "nginx" / "conf").rglob("*.conf")))
     return loaded
 
 
@@ -49,7 +48,10 @@ def _write_secret(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def _nginx(layout: Layout, settings: Settings) -> None:
+def configure_nginx(layout: Layout, settings: Settings) -> Loaded:
+    """Write nginx's part alone; see `configure`."""
+    for each in (layout.logs, layout.home / "run"):
+        each.mkdir(parents=True, exist_ok=True)
     folder = layout.home / "nginx"
     (folder / "conf").mkdir(parents=True, exist_ok=True)
     logs = folder / "logs"
@@ -71,16 +73,25 @@ def _nginx(layout: Layout, settings: Settings) -> None:
         page = f"location /grafana/ {{\n  proxy_pass {address};\n}}\n"
         live = f"location = /grafana/api/live/ws {{\n  set $upgrade $http_upgrade;\n  proxy_pass {address};\n}}\n"
         _write(locations, {"grafana.conf": page + live})
-    host = "127.0.0.1:" if settings.api_key is None else ""
     user = "user nobody nogroup;\n" if os.getuid() == 0 else ""
     files = {
         "environment.conf": f"{user}daemon off;\nworker_processes auto;\nworker_rlimit_nofile {FILES};\n"
         f'pid "{layout.home}/run/nginx.pid";\nerror_log stderr warn;\n',
         "http.conf": KEEPING_IDLE if keeps_idle(built) else "",
-        "listen.conf": f"listen {host}{layout.http.number} backlog=4096;\n",
+        "listen.conf": listening(layout, to_others=settings.api_key is not None),
         "listen_status.conf": f"listen 127.0.0.1:{layout.nginx_status.number};\n",
     }
     _write(folder / "conf", files | nginx.for_processes(settings, f"127.0.0.1:{layout.api.number}"))
+    loaded = Loaded(layout.home / "run")
+    loaded.configured("nginx", digest((folder / "conf").rglob("*.conf")))
+    return loaded
+
+
+def listening(layout: Layout, *, to_others: bool) -> str:
+    """Where nginx listens. A reload opens and closes the second one while the first stays: without `reuseport` nobody
+    can listen on every address while somebody listens on one of them."""
+    addresses = [f"127.0.0.1:{layout.http.number}", *([f"{layout.http.number}"] if to_others else [])]
+    return "".join(f"listen {address} reuseport backlog=4096;\n" for address in addresses)
 
 
 def keeps_idle(built: str) -> bool:
