@@ -67,9 +67,16 @@ def _alike(settings: Settings) -> dict[str, str]:
         "proxies.conf": _proxies(settings),
         "cors_origins.conf": "".join(map(_origin, settings.cors_origins)),
         "upstream_connections.conf": "keepalive 512;\n"
-        f"keepalive_timeout {settings.keep_alive * 800}ms;  # below KEEP_ALIVE\n"
+        f"keepalive_timeout {_idle_ms(settings)}ms;  # below KEEP_ALIVE, and half of GRACEFUL_TIMEOUT\n"
         "keepalive_requests 1000000;\n",
     }
+
+
+def _idle_ms(settings: Settings) -> int:
+    """For how long nginx may use an idle connection: less than even a worker that is told to stop keeps it open, see
+    `app.serving.leaving`."""
+    kept = min(settings.keep_alive, max(1, settings.graceful_timeout - 2) / 2)
+    return int(kept * 800)
 
 
 def _limits(settings: Settings) -> str:
