@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ from app.serving.succession import Board
 
 HEARTBEAT = 1.0
 LISTENERS = 8
+RETRY = 2.0
+"""Seconds until another worker is tried in the place of one that can't start."""
 _PR_SET_PDEATHSIG = 1
 BOARD = Board()
 """Of the workers of this process, or of its master."""
@@ -56,6 +59,23 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
         # Gunicorn kills at its own limit; the lifespan needs time before that.
         self.config.timeout_graceful_shutdown = max(1, self.cfg.graceful_timeout - 2)
 
+    def init_process(self) -> None:
+        try:
+            super().init_process()
+        except Exception:
+            if self.booted:
+                raise
+            self._give_way()
+            raise
+
+    def _give_way(self) -> None:
+        """Where this worker can't start and others serve, end in a way that lets Gunicorn try again in a moment: at a
+        boot error, it ends them, too. Their code may be older than what is in the files now."""
+        if self.place.others_serve():
+            self.log.error("this worker does not start; others serve on", exc_info=sys.exc_info()[0] is not None)
+            time.sleep(RETRY)
+            sys.exit(1)
+
     async def _serve(self) -> None:
         # uvicorn's own heartbeat pauses while it starts and drains, which looks like a hang.
         beating = asyncio.create_task(self._beat())
@@ -68,6 +88,7 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
         finally:
             beating.cancel()
         if not server.started:
+            self._give_way()
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
     async def _beat(self) -> None:
