@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from pymongo.errors import PyMongoError
 
 from app.settings.model import Settings
@@ -74,7 +76,18 @@ def _take_over(layout: Layout, supervisor: Supervisor, name: str, loaded: Loaded
     if not loaded.has(name, pid := supervisor.pid(name)):
         say(f"{name}: reloading changed settings")
         _reload(layout, supervisor, name, settings.graceful_timeout + RELOAD_SECONDS)
+        if name == "api" and not _taken(layout):
+            said = supervisor.last_words("api")
+            raise StackError(f"the API goes on with its old settings, having refused the changed ones: {said}")
         loaded.note(name, pid)
+
+
+def _taken(layout: Layout) -> bool:
+    """Whether the API has taken over the settings that are there."""
+    try:
+        return layout.api_settings_taken.read_text() == hashlib.sha256(layout.api_settings.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return False
 
 
 def _wait_for_api(layout: Layout, supervisor: Supervisor) -> None:

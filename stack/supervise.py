@@ -22,7 +22,7 @@ SETTLED = (RUNNING, "FATAL", "BACKOFF")
 UP = (RUNNING, "STARTING", "BACKOFF")
 DOWN = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
 
-STOP_SECONDS = 3_700
+STOP_SECONDS = 7_400
 """Longer than any program gets; supervisord kills what doesn't end in time."""
 ANSWER_SECONDS = 10
 
@@ -86,11 +86,14 @@ class Supervisor:
 
     def _reread(self) -> None:
         added, changed, removed = self._rpc.reloadConfig()[0]
+        before = self.states()
         for name in [*changed, *removed]:
             self._rpc.stopProcessGroup(name)
             self._rpc.removeProcessGroup(name)
         for name in [*changed, *added]:
             self._rpc.addProcessGroup(name)
+            if before.get(name) == RUNNING:  # at once: what it depends on runs as well
+                self._rpc.startProcess(name, False)
 
     def reload(self, name: str) -> None:
         """Let a program read its configuration again (SIGHUP)."""
