@@ -11,6 +11,7 @@ from pathlib import Path
 
 from app.settings.model import Settings
 from stack import grafana_server, nginx
+from stack.files import replace
 from stack.home import ROOT, StackError
 from stack.install import find
 from stack.layout import Layout
@@ -33,19 +34,11 @@ def configure(layout: Layout, settings: Settings) -> Loaded:
         (layout.home / "data" / str(port.number)).mkdir(parents=True, exist_ok=True)
     configure_nginx(layout, settings)
     _prometheus(layout)
-    _write_secret(layout.api_settings, api_settings(settings))
-    text = supervisord_conf(layout, programs(layout, settings))
-    _write_secret(layout.supervisor, text)
+    replace(layout.api_settings, api_settings(settings), 0o600)  # an API key may be in it
+    replace(layout.supervisor, supervisord_conf(layout, programs(layout, settings)), 0o600)
     loaded = Loaded(layout.home / "run")
     loaded.configured("api", digest([layout.api_settings]))
     return loaded
-
-
-def _write_secret(path: Path, text: str) -> None:
-    """An API key may be in it."""
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    path.write_text(text)
 
 
 def configure_nginx(layout: Layout, settings: Settings) -> Loaded:
@@ -60,7 +53,7 @@ def configure_nginx(layout: Layout, settings: Settings) -> Loaded:
     if not logs.is_symlink():
         logs.symlink_to(layout.logs)
     for name in ("nginx.conf", "mime_types.conf", "problem.conf"):
-        shutil.copyfile(ROOT / "nginx" / name, folder / "conf" / name)
+        replace(folder / "conf" / name, (ROOT / "nginx" / name).read_text())
     built = _how_nginx_is_built()
     if settings.trusted_proxies and "http_realip_module" not in built:
         proxies = ",".join(map(str, settings.trusted_proxies))
@@ -112,7 +105,7 @@ def _how_nginx_is_built() -> str:
 
 def _prometheus(layout: Layout) -> None:
     folder = layout.home / "prometheus"
-    shutil.copyfile(ROOT / "prometheus" / "prometheus.yml", folder / "prometheus.yml")
+    replace(folder / "prometheus.yml", (ROOT / "prometheus" / "prometheus.yml").read_text())
     shutil.rmtree(folder / "rules", ignore_errors=True)
     if (ROOT / "prometheus" / "rules").is_dir():
         shutil.copytree(ROOT / "prometheus" / "rules", folder / "rules")
@@ -126,4 +119,4 @@ def _prometheus(layout: Layout) -> None:
 
 def _write(folder: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
-        (folder / name).write_text(text)
+        replace(folder / name, text)

@@ -29,6 +29,7 @@ from pydantic import ValidationError
 from app.settings.errors import SettingsError, describe
 from app.settings.model import Settings, load
 from app.settings.stack import StackSettings
+from stack.files import replace
 
 ADDRESSES = 16
 """How often a local stack's one address is listed: a stopping worker closes many idle connections at once, and nginx
@@ -128,10 +129,7 @@ def write(folder: Path, files: dict[str, str]) -> bool:
     if _read(folder / VERSION) == version and all(_read(folder / name) == text for name, text in files.items()):
         return False
     for name, text in {**files, VERSION: version}.items():
-        draft = folder / f".{name}"
-        draft.write_text(text)
-        draft.chmod(0o644)  # nginx is another user
-        draft.replace(folder / name)
+        replace(folder / name, text, 0o644)  # nginx is another user
     return True
 
 

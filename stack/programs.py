@@ -126,7 +126,7 @@ def _nginx(layout: Layout) -> Program:
         ],
         # A reload reads the rest again.
         reads=[folder / "conf" / "environment.conf", *sorted((ROOT / "nginx").glob("*.awk"))],
-        options={"stopsignal": "QUIT"},
+        options={"stopsignal": "QUIT", "stopwaitsecs": "60"},  # for what is under way: as long as in containers
     )  # fmt: skip
 
 

@@ -66,9 +66,11 @@ class Supervisor:
 
     @property
     def alive(self) -> bool:
-        """Whether it answers."""
+        """Whether it answers. Raises `StackError` for one that is there and says nothing: it may have much to run."""
         try:
             self._calls(ANSWER_SECONDS).getState()
+        except TimeoutError:
+            raise StackError(f"the process manager has said nothing for {ANSWER_SECONDS} s; down.sh ends it") from None
         except LOST:
             return False
         return True
