@@ -104,7 +104,7 @@ class PatientServer(Server):
 
         looks = 0
         while needed():
-            await self.on_tick(looks)  # the time of day in answers, and a sign of life for Gunicorn
+            await self.on_tick(looks)  # the time of day in answers
             await asyncio.sleep(LOOK)  # uvicorn's set tells nobody
             looks += 1
             if ordered is None and self.should_exit:

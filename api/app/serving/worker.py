@@ -10,6 +10,7 @@ import socket
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
 from app.serving.http_protocol import HttpProtocol
 from app.serving.leaving import PatientServer
-from app.serving.succession import Board
+from app.serving.succession import Board, Place
 
 HEARTBEAT = 1.0
 LISTENERS = 8
@@ -45,6 +46,8 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
 
     def __init__(self, age: int, ppid: int, listeners: Any, app: Any, timeout: float, cfg: Config, log: Logger) -> None:
         self.place = BOARD.take()
+        # In the master, which forgets a worker that has ended: nobody need configure a hook.
+        weakref.finalize(self, _free, self.place, os.getpid()).atexit = False
         umask = os.umask(0)
         os.umask(umask)
         try:
@@ -55,6 +58,7 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
             log.error("WORKER_TMP_DIR=%s takes no file, %s is used: %s", cfg.worker_tmp_dir, other, error)
             cfg.set("worker_tmp_dir", other)
             super().__init__(age, ppid, listeners, app, timeout, cfg, log)
+        self.config.callback_notify = None  # `_beat` does it; and it would keep the worker from being forgotten
         self.config.limit_concurrency = self.cfg.worker_connections
         # Gunicorn kills at its own limit; the lifespan needs time before that.
         self.config.timeout_graceful_shutdown = max(1, self.cfg.graceful_timeout - 2)
@@ -95,6 +99,11 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
         while True:
             self.notify()
             await asyncio.sleep(HEARTBEAT)
+
+
+def _free(place: Place, master: int) -> None:
+    if os.getpid() == master:
+        place.free()
 
 
 def repeated(sockets: Sequence[socket.socket]) -> list[socket.socket]:

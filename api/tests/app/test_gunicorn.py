@@ -466,6 +466,19 @@ def test_a_worker_that_cannot_start_ends_no_others(start: Start, tmp_path: Path,
     assert stays in server.workers()
 
 
+def test_the_worker_class_takes_turns_without_our_configuration_as_well(start: Start) -> None:
+    worker = ("-c", "/dev/null", "-k", "app.serving.worker.SluiceWorker", "--max-requests", "20")
+    server = start(*worker, "--log-file", "-", WORKERS="2", PYTHONUNBUFFERED="1")
+    seen = {worker.pid for worker in server.workers()}
+
+    def another() -> bool:
+        server.get("/health/live")
+        seen.update(worker.pid for worker in server.workers())
+        return len(seen) >= 6
+
+    until(another, 60)
+
+
 def test_a_stop_waits_for_nobody(start: Start) -> None:
     server = start(KEEP_ALIVE="20")
     began = time.monotonic()
