@@ -112,6 +112,10 @@ class Supervisor:
 
     def launch(self, *names: str) -> None:
         """Start those that don't run, and wait until they stay up. Raises `StackError` with the last words of one."""
+        # A script that was interrupted has told some to stop.
+        wait_until(
+            lambda: not self._any_in(("STOPPING",), names), STOP_SECONDS, f"one of {', '.join(names)} does not end"
+        )
         states = self.states()
         for name in names:
             if states[name] == "BACKOFF":  # it failed, and is to be tried again some time
@@ -136,6 +140,10 @@ class Supervisor:
     def _all_in(self, wanted: tuple[str, ...], names: tuple[str, ...]) -> bool:
         states = self.states()
         return all(states[name] in wanted for name in names)
+
+    def _any_in(self, wanted: tuple[str, ...], names: tuple[str, ...]) -> bool:
+        states = self.states()
+        return any(states[name] in wanted for name in names)
 
     def last_words(self, name: str) -> str:
         """The last line that a program wrote, and where there are more."""
