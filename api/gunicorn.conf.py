@@ -35,9 +35,3 @@ def nworkers_changed(server: Arbiter, new: int, old: int | None) -> None:
 def post_worker_init(worker: Worker) -> None:
     """After the worker's user was changed, which makes the kernel forget what it was told."""
     die_with_master(worker)
-
-
-def child_exit(server: Arbiter, worker: Worker) -> None:
-    """In the master, however it has ended."""
-    if isinstance(worker, SluiceWorker):
-        worker.place.free()

@@ -40,14 +40,15 @@ def _once(path: Path, text: str, mode: int = 0o400) -> None:
     if path.exists():
         return
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="ascii") as file:
-        file.write(text)
+    draft.unlink(missing_ok=True)  # of one that was killed, or found no room: in a container, all have the same number
     try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="ascii") as file:
+            file.write(text)
         os.link(draft, path)  # fails where another was faster, unlike a rename
     except FileExistsError:
         pass
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

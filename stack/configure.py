@@ -11,6 +11,7 @@ from pathlib import Path
 
 from app.settings.model import Settings
 from stack import grafana_server, nginx
+from stack.files import replace
 from stack.home import ROOT, StackError
 from stack.install import find
 from stack.layout import Layout
@@ -31,25 +32,19 @@ def configure(layout: Layout, settings: Settings) -> Loaded:
     layout.make_shared()
     for port in layout.mongo:
         (layout.home / "data" / str(port.number)).mkdir(parents=True, exist_ok=True)
-    _nginx(layout, settings)
+    configure_nginx(layout, settings)
     _prometheus(layout)
-    _write_secret(layout.api_settings, api_settings(settings))
-    text = supervisord_conf(layout, programs(layout, settings))
-    _write_secret(layout.supervisor, text)
+    replace(layout.api_settings, api_settings(settings), 0o600)  # an API key may be in it
+    replace(layout.supervisor, supervisord_conf(layout, programs(layout, settings)), 0o600)
     loaded = Loaded(layout.home / "run")
     loaded.configured("api", digest([layout.api_settings]))
-    loaded.configured("nginx", digest((layout.home / "nginx" / "conf").rglob("*.conf")))
     return loaded
 
 
-def _write_secret(path: Path, text: str) -> None:
-    """An API key may be in it."""
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    path.write_text(text)
-
-
-def _nginx(layout: Layout, settings: Settings) -> None:
+def configure_nginx(layout: Layout, settings: Settings) -> Loaded:
+    """Write nginx's part alone; see `configure`."""
+    for each in (layout.logs, layout.home / "run"):
+        each.mkdir(parents=True, exist_ok=True)
     folder = layout.home / "nginx"
     (folder / "conf").mkdir(parents=True, exist_ok=True)
     logs = folder / "logs"
@@ -58,7 +53,7 @@ def _nginx(layout: Layout, settings: Settings) -> None:
     if not logs.is_symlink():
         logs.symlink_to(layout.logs)
     for name in ("nginx.conf", "mime_types.conf", "problem.conf"):
-        shutil.copyfile(ROOT / "nginx" / name, folder / "conf" / name)
+        replace(folder / "conf" / name, (ROOT / "nginx" / name).read_text())
     built = _how_nginx_is_built()
     if settings.trusted_proxies and "http_realip_module" not in built:
         proxies = ",".join(map(str, settings.trusted_proxies))
@@ -71,16 +66,25 @@ def _nginx(layout: Layout, settings: Settings) -> None:
         page = f"location /grafana/ {{\n  proxy_pass {address};\n}}\n"
         live = f"location = /grafana/api/live/ws {{\n  set $upgrade $http_upgrade;\n  proxy_pass {address};\n}}\n"
         _write(locations, {"grafana.conf": page + live})
-    host = "127.0.0.1:" if settings.api_key is None else ""
     user = "user nobody nogroup;\n" if os.getuid() == 0 else ""
     files = {
         "environment.conf": f"{user}daemon off;\nworker_processes auto;\nworker_rlimit_nofile {FILES};\n"
         f'pid "{layout.home}/run/nginx.pid";\nerror_log stderr warn;\n',
         "http.conf": KEEPING_IDLE if keeps_idle(built) else "",
-        "listen.conf": f"listen {host}{layout.http.number} backlog=4096;\n",
+        "listen.conf": listening(layout, to_others=settings.api_key is not None),
         "listen_status.conf": f"listen 127.0.0.1:{layout.nginx_status.number};\n",
     }
     _write(folder / "conf", files | nginx.for_processes(settings, f"127.0.0.1:{layout.api.number}"))
+    loaded = Loaded(layout.home / "run")
+    loaded.configured("nginx", digest((folder / "conf").rglob("*.conf")))
+    return loaded
+
+
+def listening(layout: Layout, *, to_others: bool) -> str:
+    """Where nginx listens. A reload opens and closes the second one while the first stays: without `reuseport` nobody
+    can listen on every address while somebody listens on one of them."""
+    addresses = [f"127.0.0.1:{layout.http.number}", *([f"{layout.http.number}"] if to_others else [])]
+    return "".join(f"listen {address} reuseport backlog=4096;\n" for address in addresses)
 
 
 def keeps_idle(built: str) -> bool:
@@ -101,7 +105,7 @@ def _how_nginx_is_built() -> str:
 
 def _prometheus(layout: Layout) -> None:
     folder = layout.home / "prometheus"
-    shutil.copyfile(ROOT / "prometheus" / "prometheus.yml", folder / "prometheus.yml")
+    replace(folder / "prometheus.yml", (ROOT / "prometheus" / "prometheus.yml").read_text())
     shutil.rmtree(folder / "rules", ignore_errors=True)
     if (ROOT / "prometheus" / "rules").is_dir():
         shutil.copytree(ROOT / "prometheus" / "rules", folder / "rules")
@@ -115,4 +119,4 @@ def _prometheus(layout: Layout) -> None:
 
 def _write(folder: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
-        (folder / name).write_text(text)
+        replace(folder / name, text)

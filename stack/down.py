@@ -31,6 +31,9 @@ def main() -> int:
     except (StackError, OSError) as error:
         print(f"down: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("down: interrupted; run it again", file=sys.stderr)
+        return 130
     return 0
 
 

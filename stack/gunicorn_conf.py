@@ -3,20 +3,26 @@
 A process can't be given another environment while it runs, so they are in a file (`SLUICE_API_SETTINGS`).
 """
 
+import hashlib
 import json
 import os
 import runpy
 import socket
 from pathlib import Path
 
+from app.settings import startup
+
 _NAMES = "SLUICE_API_SETTINGS_NAMES"
 
-_given = json.loads(Path(os.environ["SLUICE_API_SETTINGS"]).read_text())["environment"]
+_text = Path(os.environ["SLUICE_API_SETTINGS"]).read_bytes()
+_given = json.loads(_text)["environment"]
 for _name in os.environ.get(_NAMES, "").split():
     os.environ.pop(_name, None)
 os.environ.update(_given)
 os.environ[_NAMES] = " ".join(_given)
 globals().update(runpy.run_path("gunicorn.conf.py"))
+if not startup.refused():  # else the old ones stay, which whoever has changed them has to know
+    Path(os.environ["SLUICE_API_SETTINGS_TAKEN"]).write_text(hashlib.sha256(_text).hexdigest())
 
 # A killed master's workers go on serving, and the next one must be able to listen meanwhile. (Gunicorn's `reuse_port`
 # would give each worker a queue of its own, and what is in it is lost with it.)

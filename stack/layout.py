@@ -99,6 +99,11 @@ class Layout(Home):
         return self.home / "run" / "api.json"
 
     @property
+    def api_settings_taken(self) -> Path:
+        """Where the API says which of them it has taken over: the file's hash."""
+        return self.home / "run" / "api.taken"
+
+    @property
     def hosts(self) -> list[str]:
         return [f"127.0.0.1:{port.number}" for port in self.mongo]
 

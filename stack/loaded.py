@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from stack.files import replace
 from stack.processes import since_boot, started
 
 
@@ -62,9 +63,7 @@ class Loaded:
             return None
 
     def _write(self, name: str, configuration: _Configuration) -> None:
-        new = self._file(name).with_suffix(".new")
-        new.write_text(json.dumps(asdict(configuration)))
-        new.replace(self._file(name))
+        replace(self._file(name), json.dumps(asdict(configuration)))
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}.loaded.json"

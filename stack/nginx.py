@@ -29,6 +29,7 @@ from pydantic import ValidationError
 from app.settings.errors import SettingsError, describe
 from app.settings.model import Settings, load
 from app.settings.stack import StackSettings
+from stack.files import replace
 
 ADDRESSES = 16
 """How often a local stack's one address is listed: a stopping worker closes many idle connections at once, and nginx
@@ -67,9 +68,16 @@ def _alike(settings: Settings) -> dict[str, str]:
         "proxies.conf": _proxies(settings),
         "cors_origins.conf": "".join(map(_origin, settings.cors_origins)),
         "upstream_connections.conf": "keepalive 512;\n"
-        f"keepalive_timeout {settings.keep_alive * 800}ms;  # below KEEP_ALIVE\n"
+        f"keepalive_timeout {_idle_ms(settings)}ms;  # below KEEP_ALIVE, and half of GRACEFUL_TIMEOUT\n"
         "keepalive_requests 1000000;\n",
     }
+
+
+def _idle_ms(settings: Settings) -> int:
+    """For how long nginx may use an idle connection: less than even a worker that is told to stop keeps it open, see
+    `app.serving.leaving`."""
+    kept = min(settings.keep_alive, max(1, settings.graceful_timeout - 2) / 2)
+    return int(kept * 800)
 
 
 def _limits(settings: Settings) -> str:
@@ -121,10 +129,7 @@ def write(folder: Path, files: dict[str, str]) -> bool:
     if _read(folder / VERSION) == version and all(_read(folder / name) == text for name, text in files.items()):
         return False
     for name, text in {**files, VERSION: version}.items():
-        draft = folder / f".{name}"
-        draft.write_text(text)
-        draft.chmod(0o644)  # nginx is another user
-        draft.replace(folder / name)
+        replace(folder / name, text, 0o644)  # nginx is another user
     return True
 
 

@@ -92,9 +92,27 @@ def at_work(home: Path) -> list[Process]:
         process
         for process in _all()
         if process.pid != os.getpid()
-        and ("-m", "stack.up") in itertools.pairwise(process.command)
-        and process.variable("SLUICE_HOME") == str(home)
+        and (_runs_up(process) or ("-m", "stack.up") in itertools.pairwise(process.command))
+        and _home(process) == home
     ]
+
+
+def _runs_up(process: Process) -> bool:
+    """Whether it is the script itself, which installs packages before it becomes `stack.up`."""
+    return process.name == "bash" and any(Path(word).name == "up.sh" for word in process.command[1:2])
+
+
+def _home(process: Process) -> Path | None:
+    """What its `SLUICE_HOME` means where it runs, links followed; None for a process that can't be asked."""
+    try:
+        folder = Path(os.readlink(PROC / str(process.pid) / "cwd"))
+    except OSError:
+        return None
+    given = process.variable("SLUICE_HOME")
+    if given:
+        return (folder / given).resolve()
+    script = next((folder / word for word in process.command[1:2] if Path(word).name == "up.sh"), None)
+    return (script.resolve().parents[1] / ".sluice").resolve() if script is not None else None
 
 
 def end(processes: Iterable[Process], seconds: float) -> list[Process]:

@@ -78,15 +78,24 @@ def api_settings(settings: Settings) -> str:
     """What the API reads at its start and at each reload: its settings, and whether files with more have changed."""
     defaults = {name.upper(): str(getattr(settings, name)) for name in DEFAULTS}
     given = {name: value for name, value in os.environ.items() if name.upper() in SETTINGS - FIXED and value}
+    paths = {  # as they lead from here: it runs in another folder
+        name.upper(): str(path.absolute())
+        for name in ("api_key_file", "worker_tmp_dir")
+        if name in settings.model_fields_set and (path := getattr(settings, name)) is not None
+    }
+    given = {name: value for name, value in given.items() if name.upper() not in paths}
     contents = [path.read_bytes() for path in ENV_FILES if path.is_file()]
     if settings.api_key is not None:  # which may come from a file, too
         contents.append(settings.api_key.get_secret_value().encode())
-    return json.dumps({"environment": defaults | given, "files": hashlib.sha256(b"\0".join(contents)).hexdigest()})
+    return json.dumps(
+        {"environment": defaults | given | paths, "files": hashlib.sha256(b"\0".join(contents)).hexdigest()}
+    )
 
 
 def _api(layout: Layout, settings: Settings) -> Program:
     own = {
         "SLUICE_API_SETTINGS": str(layout.api_settings),
+        "SLUICE_API_SETTINGS_TAKEN": str(layout.api_settings_taken),
         "MONGODB_DRIVER": settings.mongodb_driver,  # also where it is the default: naming it is no change
         "MONGODB_URL_FILE": str(layout.secrets / "mongodb_url"),
         "MONITORING_URL_FILE": str(layout.secrets / "monitoring_url"),
@@ -95,12 +104,16 @@ def _api(layout: Layout, settings: Settings) -> Program:
         "LOG_FILE": str(layout.logs / "api.log"),
         "PYTHONUNBUFFERED": "1",
     }
+    # With PRELOAD the master has the application, and its settings, for as long as it lives.
+    kept = [layout.api_settings] if settings.preload else []
     code = [path for path in sorted((ROOT / "api").rglob("*.py")) if "tests" not in path.parts]
     return Program(
         command=[sys.executable, "-m", "gunicorn", "-c", str(ROOT / "stack" / "gunicorn_conf.py"), "main:app"],
         environment=own,
-        reads=[*code, ROOT / "api" / "requirements.lock", ROOT / "stack" / "gunicorn_conf.py"],
-        options={"directory": str(ROOT / "api"), "stopwaitsecs": str(settings.graceful_timeout + 10)},
+        reads=[*code, ROOT / "api" / "requirements.lock", ROOT / "stack" / "gunicorn_conf.py", *kept],
+        # Not GRACEFUL_TIMEOUT, whose change would be a restart: Gunicorn keeps to that by itself. The longest there is,
+        # twice, since a reload that is under way comes first.
+        options={"directory": str(ROOT / "api"), "stopwaitsecs": "7300"},
     )
 
 
@@ -113,7 +126,7 @@ def _nginx(layout: Layout) -> Program:
         ],
         # A reload reads the rest again.
         reads=[folder / "conf" / "environment.conf", *sorted((ROOT / "nginx").glob("*.awk"))],
-        options={"stopsignal": "QUIT"},
+        options={"stopsignal": "QUIT", "stopwaitsecs": "60"},  # for what is under way: as long as in containers
     )  # fmt: skip
 
 

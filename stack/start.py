@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from pymongo.errors import PyMongoError
 
 from app.settings.model import Settings
 from mongo.init_replica_set import ReplicaSet
 from mongo.make_secrets import make_grafana_password, make_secrets
 from stack import grafana_server
-from stack.configure import configure
+from stack.configure import configure, configure_nginx, listening
 from stack.home import StackError
 from stack.layout import Layout
+from stack.loaded import Loaded
 from stack.mongod import REPLICA_SET
 from stack.output import say
 from stack.processes import of_stack
 from stack.programs import inherited
 from stack.readiness import all_targets_up, answers
 from stack.stop import end_leftovers, end_orphans
-from stack.supervise import Supervisor, wait_until
+from stack.supervise import RUNNING, Supervisor, wait_until
 
 RELOAD_SECONDS = 60
 """For new workers to come up, beside what old ones may take to end."""
@@ -35,6 +38,7 @@ def start(layout: Layout, settings: Settings) -> None:
     if grafana:
         grafana_server.password(layout).parent.mkdir(mode=0o700, exist_ok=True)
         make_grafana_password(grafana_server.password(layout).parent)
+    _let_nginx_go_first(layout, supervisor, settings)
     loaded = configure(layout, settings)
     supervisor.start(inherited())
     say(f"MongoDB: three members on ports {', '.join(str(port.number) for port in layout.mongo)}")
@@ -45,10 +49,7 @@ def start(layout: Layout, settings: Settings) -> None:
     say(f"nginx on port {layout.http.number}, Prometheus on port {layout.prometheus.number}")
     supervisor.launch("api", "nginx")
     for name in ("api", "nginx"):
-        if not loaded.has(name, pid := supervisor.pid(name)):
-            say(f"{name}: reloading changed settings")
-            _reload(layout, supervisor, name, settings.graceful_timeout + RELOAD_SECONDS)
-            loaded.note(name, pid)
+        _take_over(layout, supervisor, name, loaded, settings)
     supervisor.launch("nginx-exporter")  # it ends where it finds no nginx
     supervisor.launch("log-rotation")
     _wait_for_api(layout, supervisor)
@@ -57,6 +58,36 @@ def start(layout: Layout, settings: Settings) -> None:
     wait_until(lambda: all_targets_up(prometheus, 3), 60, f"Prometheus misses a target; see {prometheus}/targets")
     if grafana:
         _launch_grafana(layout, supervisor, grafana)
+
+
+def _let_nginx_go_first(layout: Layout, supervisor: Supervisor, settings: Settings) -> None:
+    """Where it may have let others in and is to do so no more: the API asks them for no key as soon as it's changed, or
+    started again. Otherwise the API goes first."""
+    if settings.api_key is not None or not supervisor.alive or supervisor.states().get("nginx") != RUNNING:
+        return
+    listen = layout.home / "nginx" / "conf" / "listen.conf"
+    let_in = not listen.is_file() or listen.read_text() != listening(layout, to_others=False)
+    if let_in or not Loaded(layout.home / "run").has("nginx", supervisor.pid("nginx")):
+        _take_over(layout, supervisor, "nginx", configure_nginx(layout, settings), settings)
+
+
+def _take_over(layout: Layout, supervisor: Supervisor, name: str, loaded: Loaded, settings: Settings) -> None:
+    """Let a program that runs read what was changed for it. Raises `StackError`."""
+    if not loaded.has(name, pid := supervisor.pid(name)):
+        say(f"{name}: reloading changed settings")
+        _reload(layout, supervisor, name, settings.graceful_timeout + RELOAD_SECONDS)
+        if name == "api" and not _taken(layout):
+            said = supervisor.last_words("api")
+            raise StackError(f"the API goes on with its old settings, having refused the changed ones: {said}")
+        loaded.note(name, pid)
+
+
+def _taken(layout: Layout) -> bool:
+    """Whether the API has taken over the settings that are there."""
+    try:
+        return layout.api_settings_taken.read_text() == hashlib.sha256(layout.api_settings.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return False
 
 
 def _wait_for_api(layout: Layout, supervisor: Supervisor) -> None:

@@ -22,7 +22,7 @@ SETTLED = (RUNNING, "FATAL", "BACKOFF")
 UP = (RUNNING, "STARTING", "BACKOFF")
 DOWN = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
 
-STOP_SECONDS = 3_700
+STOP_SECONDS = 7_400
 """Longer than any program gets; supervisord kills what doesn't end in time."""
 ANSWER_SECONDS = 10
 
@@ -66,9 +66,11 @@ class Supervisor:
 
     @property
     def alive(self) -> bool:
-        """Whether it answers."""
+        """Whether it answers. Raises `StackError` for one that is there and says nothing: it may have much to run."""
         try:
             self._calls(ANSWER_SECONDS).getState()
+        except TimeoutError:
+            raise StackError(f"the process manager has said nothing for {ANSWER_SECONDS} s; down.sh ends it") from None
         except LOST:
             return False
         return True
@@ -86,11 +88,14 @@ class Supervisor:
 
     def _reread(self) -> None:
         added, changed, removed = self._rpc.reloadConfig()[0]
+        before = self.states()
         for name in [*changed, *removed]:
             self._rpc.stopProcessGroup(name)
             self._rpc.removeProcessGroup(name)
         for name in [*changed, *added]:
             self._rpc.addProcessGroup(name)
+            if before.get(name) == RUNNING:  # at once: what it depends on runs as well
+                self._rpc.startProcess(name, False)
 
     def reload(self, name: str) -> None:
         """Let a program read its configuration again (SIGHUP)."""
@@ -107,6 +112,10 @@ class Supervisor:
 
     def launch(self, *names: str) -> None:
         """Start those that don't run, and wait until they stay up. Raises `StackError` with the last words of one."""
+        # A script that was interrupted has told some to stop.
+        wait_until(
+            lambda: not self._any_in(("STOPPING",), names), STOP_SECONDS, f"one of {', '.join(names)} does not end"
+        )
         states = self.states()
         for name in names:
             if states[name] == "BACKOFF":  # it failed, and is to be tried again some time
@@ -131,6 +140,10 @@ class Supervisor:
     def _all_in(self, wanted: tuple[str, ...], names: tuple[str, ...]) -> bool:
         states = self.states()
         return all(states[name] in wanted for name in names)
+
+    def _any_in(self, wanted: tuple[str, ...], names: tuple[str, ...]) -> bool:
+        states = self.states()
+        return any(states[name] in wanted for name in names)
 
     def last_words(self, name: str) -> str:
         """The last line that a program wrote, and where there are more."""

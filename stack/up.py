@@ -49,7 +49,7 @@ def main() -> int:
         for mistake in error.mistakes:
             print(f"up: {mistake}", file=sys.stderr)
         return 1
-    except (StackError, InstallError) as error:
+    except (StackError, InstallError, OSError) as error:
         print(f"up: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -52,15 +52,17 @@ reload() {
   kill -HUP "$(cat $run/nginx.pid)"
 }
 
-# take_derived: what follows from the settings; the file `version` last, which was also written last
+# take_derived: what follows from the settings. `version` is read first, since it was written last: where the others change
+# meanwhile, it's an older one, and they are taken again.
 take_derived() {
+  version=$(cat $derived/version)
   cp $derived/*.conf $conf/
   cp $derived/requests_per_container $run/
   {
     cat "$here/listen_status.conf"
-    echo "location = /version { return 200 $(cat $derived/version); }" # for ready.sh
+    echo "location = /version { return 200 $version; }" # for ready.sh
   } >$conf/listen_status.conf
-  cp $derived/version $run/
+  printf %s "$version" >$run/version
 }
 
 # follow: change the limit with the number of containers, take over changed settings, and end what a rollout has left;

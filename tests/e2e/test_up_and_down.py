@@ -76,6 +76,19 @@ def test_after_the_process_manager_was_killed_up_starts_everything_anew(stack: S
     assert stack.http.get(f"/users/{user_ids[0]}").status_code == 200
 
 
+def test_a_process_manager_that_is_silent_is_not_taken_for_dead(stack: Stack) -> None:
+    manager = psutil.Process(int((stack.home / "run/supervisord.pid").read_text()))
+    before = {process.pid for process in stack.processes()}
+    manager.suspend()
+    try:
+        done = stack.script("up.sh", "-d", "--driver", stack.stats()["driver"])
+    finally:
+        manager.resume()
+    line = "up: the process manager has said nothing for 10 s; down.sh ends it"
+    assert (done.returncode, done.stderr.splitlines()) == (1, [line])
+    assert {process.pid for process in stack.processes()} == before
+
+
 @pytest.mark.parametrize(
     ("setting", "program"),
     [

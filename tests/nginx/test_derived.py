@@ -44,6 +44,15 @@ def test_nginx_waits_for_the_api_longer_than_the_api_takes() -> None:
     assert "proxy_read_timeout 106s;" in for_processes(slow, API)["limits.conf"]
 
 
+@pytest.mark.parametrize(("keep_alive", "graceful", "expected"), [(5, 30, 4_000), (60, 30, 11_200), (5, 1, 400)])
+def test_nginx_uses_no_connection_for_as_long_as_a_stopping_worker_keeps_it(
+    keep_alive: int, graceful: int, expected: int
+) -> None:
+    settings = load(_env_file=None, keep_alive=keep_alive, graceful_timeout=graceful)
+    for files in (for_processes(settings, API), for_containers(settings, 443)):
+        assert f"keepalive_timeout {expected}ms;" in files["upstream_connections.conf"]
+
+
 def test_what_is_as_it_was_is_left_alone(tmp_path: Path) -> None:
     settings = load(_env_file=None)
     assert write(tmp_path, for_containers(settings, 443))

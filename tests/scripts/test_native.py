@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from stack import ports, processes
+from stack import ports, processes, supervise
+from stack.files import replace as write_file
 from stack.home import STACK, Home, StackError
 from stack.layout import Layout, Port
 from stack.mongod import find_mongod
@@ -165,6 +166,60 @@ def test_purge_deletes_what_a_stack_left_and_nobody_elses(tmp_path: Path) -> Non
     (tmp_path / "supervisord.conf").touch()
     assert down(tmp_path, "--purge").returncode == down(tmp_path, "--purge").returncode == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("typed", ["home", "./home/", "link", "other/../home"])
+def test_down_finds_an_up_that_was_given_the_folder_in_another_form(tmp_path: Path, typed: str) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to("home")
+    (tmp_path / "up.sh").write_text("echo ready; sleep 600 >/dev/null & wait\n")
+    others = {"SLUICE_HOME": str(tmp_path / "other")}
+    mine, anothers = (
+        subprocess.Popen(
+            ["bash", "./up.sh"], env=os.environ | home, cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )
+        for home in ({"SLUICE_HOME": typed}, others)
+    )  # fmt: skip
+    try:
+        for each in (mine, anothers):
+            assert each.stdout is not None
+            assert each.stdout.readline() == "ready\n"
+        done = down(tmp_path / "home")
+        assert f"stopping up.sh (process {mine.pid})" in done.stdout
+        assert mine.wait(5) == -signal.SIGTERM
+        assert anothers.poll() is None
+    finally:
+        for each in (mine, anothers):
+            with suppress(ProcessLookupError):
+                os.killpg(each.pid, signal.SIGKILL)
+            each.communicate()
+
+
+def test_a_file_keeps_what_it_had_where_there_is_no_room_for_more(tmp_path: Path) -> None:
+    path = tmp_path / "api.json"
+    write_file(path, "old", 0o600)
+    code = "import sys, pathlib, stack.files; stack.files.replace(pathlib.Path(sys.argv[1]), 'new' * 9999)"
+    limited = ["bash", "-c", 'trap "" XFSZ; ulimit -f 4; exec "$@"', "limited", sys.executable, "-c", code, str(path)]
+    done = subprocess.run(limited, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert "File too large" in done.stderr
+    assert path.read_text() == "old"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_process_manager_that_says_nothing_is_not_taken_for_dead(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "ANSWER_SECONDS", 0.2)
+    layout.make_shared()
+    assert not supervise.Supervisor(layout).alive
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(layout.socket))
+        silent.listen()
+        with pytest.raises(StackError, match="the process manager has said nothing for"):
+            _ = supervise.Supervisor(layout).alive
 
 
 def test_ctrl_c_while_up_is_loaded_is_no_traceback(tmp_path: Path) -> None:

@@ -72,14 +72,16 @@ class PatientServer(Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take leave, then end within what is left of `timeout_graceful_shutdown`."""
-        started = time.monotonic()
-        await self._take_leave()
-        self.config.timeout_graceful_shutdown = max(1, int(self._graceful - (time.monotonic() - started)))
+        ordered = await self._take_leave()
+        self.config.timeout_graceful_shutdown = max(1, int(self._graceful - (time.monotonic() - ordered)))
         await super().shutdown(sockets)
 
-    async def _take_leave(self) -> None:
+    async def _take_leave(self) -> float:
         """Until the connections that are open now have come to their end, for `timeout_keep_alive` at most, and for
-        `SUCCESSION` while nobody else serves; for half of `timeout_graceful_shutdown` in any case."""
+        `SUCCESSION` while nobody else serves; for half of `timeout_graceful_shutdown` at most once it's been ordered.
+
+        Returns since when the master has measured the time that is left, which it doesn't of a leave by own choice.
+        """
         self.server_state.leaving = True
         self.limit_max_requests = None  # it has no further say, and `on_tick` none about turns
         self._place.leaves()
@@ -89,10 +91,12 @@ class PatientServer(Server):
         for connection in old:
             cast("Leaver", connection).leave()
         started = time.monotonic()
+        ordered = started if self.should_exit else None
 
         def needed() -> bool:
-            passed = time.monotonic() - started
-            if passed >= self._graceful / 2 or self.force_exit:
+            now = time.monotonic()
+            passed = now - started
+            if self.force_exit or (ordered is not None and now - ordered >= self._graceful / 2):
                 return False
             if passed < SUCCESSION and (orphan or self._place.others_start()):
                 return True
@@ -100,6 +104,9 @@ class PatientServer(Server):
 
         looks = 0
         while needed():
-            await self.on_tick(looks)  # the time of day in answers, and a sign of life for Gunicorn
+            await self.on_tick(looks)  # the time of day in answers
             await asyncio.sleep(LOOK)  # uvicorn's set tells nobody
             looks += 1
+            if ordered is None and self.should_exit:
+                ordered = time.monotonic()
+        return time.monotonic() if ordered is None else ordered

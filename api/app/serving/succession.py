@@ -43,6 +43,9 @@ class Place:
     def free(self) -> None:
         self._states[self._number] = FREE
 
+    def others_serve(self) -> bool:
+        return self._others(SERVES)
+
     def others_start(self) -> bool:
         """Whether some of the others don't serve yet."""
         return self._others(STARTS)

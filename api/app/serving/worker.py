@@ -9,6 +9,8 @@ import signal
 import socket
 import sys
 import tempfile
+import time
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,10 +22,12 @@ from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
 from app.serving.http_protocol import HttpProtocol
 from app.serving.leaving import PatientServer
-from app.serving.succession import Board
+from app.serving.succession import Board, Place
 
 HEARTBEAT = 1.0
 LISTENERS = 8
+RETRY = 2.0
+"""Seconds until another worker is tried in the place of one that can't start."""
 _PR_SET_PDEATHSIG = 1
 BOARD = Board()
 """Of the workers of this process, or of its master."""
@@ -42,6 +46,8 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
 
     def __init__(self, age: int, ppid: int, listeners: Any, app: Any, timeout: float, cfg: Config, log: Logger) -> None:
         self.place = BOARD.take()
+        # In the master, which forgets a worker that has ended: nobody need configure a hook.
+        weakref.finalize(self, _free, self.place, os.getpid()).atexit = False
         umask = os.umask(0)
         os.umask(umask)
         try:
@@ -52,9 +58,27 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
             log.error("WORKER_TMP_DIR=%s takes no file, %s is used: %s", cfg.worker_tmp_dir, other, error)
             cfg.set("worker_tmp_dir", other)
             super().__init__(age, ppid, listeners, app, timeout, cfg, log)
+        self.config.callback_notify = None  # `_beat` does it; and it would keep the worker from being forgotten
         self.config.limit_concurrency = self.cfg.worker_connections
         # Gunicorn kills at its own limit; the lifespan needs time before that.
         self.config.timeout_graceful_shutdown = max(1, self.cfg.graceful_timeout - 2)
+
+    def init_process(self) -> None:
+        try:
+            super().init_process()
+        except Exception:
+            if self.booted:
+                raise
+            self._give_way()
+            raise
+
+    def _give_way(self) -> None:
+        """Where this worker can't start and others serve, end in a way that lets Gunicorn try again in a moment: at a
+        boot error, it ends them, too. Their code may be older than what is in the files now."""
+        if self.place.others_serve():
+            self.log.error("this worker does not start; others serve on", exc_info=sys.exc_info()[0] is not None)
+            time.sleep(RETRY)
+            sys.exit(1)
 
     async def _serve(self) -> None:
         # uvicorn's own heartbeat pauses while it starts and drains, which looks like a hang.
@@ -68,12 +92,18 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
         finally:
             beating.cancel()
         if not server.started:
+            self._give_way()
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
     async def _beat(self) -> None:
         while True:
             self.notify()
             await asyncio.sleep(HEARTBEAT)
+
+
+def _free(place: Place, master: int) -> None:
+    if os.getpid() == master:
+        place.free()
 
 
 def repeated(sockets: Sequence[socket.socket]) -> list[socket.socket]:

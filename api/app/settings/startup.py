@@ -14,6 +14,7 @@ from app.settings.siblings import warn_of_more
 log = logging.getLogger(__name__)
 
 _current: Settings | None = None
+_refused = False
 _checked = False
 _warned = False
 
@@ -28,16 +29,22 @@ def refresh(**given: Any) -> Settings:
 
     Wrong ones end the process with one line on standard error, unless it already has right ones, which then stay.
     """
-    global _current
+    global _current, _refused
     try:
         settings = load(**given)
         settings.check_paths()  # before logs are set up, which write there
-        _current = settings
+        _current, _refused = settings, False
     except SettingsError as error:
         _complain(error)
+        _refused = True
         if _current is None:
             raise SystemExit(1) from None
     return _current
+
+
+def refused() -> bool:
+    """Whether the settings that were read last were wrong, and older ones stay."""
+    return _refused
 
 
 def check(settings: Settings, *, again: bool = False) -> None:

@@ -450,6 +450,35 @@ def test_workers_that_have_served_their_number_leave_in_turn(start: Start, tmp_p
     assert slowest_answer(server, lambda: not old & set(server.workers())) < AT_ONCE
 
 
+@pytest.mark.parametrize("fault", ["raise ValueError('half saved')", "import nothing_of_this_name", "def half("])
+def test_a_worker_that_cannot_start_ends_no_others(start: Start, tmp_path: Path, fault: str) -> None:
+    module = tmp_path / "edited.py"
+    module.write_text("from app.main import serve\n\napp = serve()\n")
+    server = start(application="edited:app", PYTHONPATH=str(tmp_path), PYTHONDONTWRITEBYTECODE="1")
+    stays, killed = server.workers()
+    module.write_text(fault)
+    killed.kill()
+    until(lambda: server.log.read_text().count("this worker does not start; others serve on") >= 2)
+    assert stays in server.workers()
+    assert server.get("/health/live") == '{"status":"alive"}'
+    module.write_text("from app.main import serve\n\napp = serve()\n")
+    until(lambda: server.log.read_text().count("startup complete") == 3)
+    assert stays in server.workers()
+
+
+def test_the_worker_class_takes_turns_without_our_configuration_as_well(start: Start) -> None:
+    worker = ("-c", "/dev/null", "-k", "app.serving.worker.SluiceWorker", "--max-requests", "20")
+    server = start(*worker, "--log-file", "-", WORKERS="2", PYTHONUNBUFFERED="1")
+    seen = {worker.pid for worker in server.workers()}
+
+    def another() -> bool:
+        server.get("/health/live")
+        seen.update(worker.pid for worker in server.workers())
+        return len(seen) >= 6
+
+    until(another, 60)
+
+
 def test_a_stop_waits_for_nobody(start: Start) -> None:
     server = start(KEEP_ALIVE="20")
     began = time.monotonic()

@@ -191,6 +191,33 @@ async def test_connections_that_may_be_idle_for_longer_than_a_leave_lasts_are_cl
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+async def test_a_leave_by_own_choice_lasts_as_long_as_connections_may_be_idle(gate: Gate) -> None:
+    async with serving(gate, keep_alive=4, graceful=4) as worker:
+        with contextlib.closing(await worker.connect()) as idle:
+            await ask(idle, "/")
+            await whole(idle)
+            started = time.monotonic()
+            worker.server.limit_max_requests = 1
+            assert await receive_late(idle) == b""
+            assert time.monotonic() - started > 3.8  # half of what it would have if it were told to
+            await worker.task
+
+
+async def test_a_leave_by_own_choice_is_cut_short_by_an_order(gate: Gate) -> None:
+    async with serving(gate, keep_alive=60, graceful=4) as worker:
+        with contextlib.closing(await worker.connect()) as idle:
+            await ask(idle, "/")
+            await whole(idle)
+            worker.server.limit_max_requests = 1
+            while not worker.server.server_state.leaving:
+                await asyncio.sleep(0.01)
+            started = time.monotonic()
+            worker.server.should_exit = True
+            assert await receive_late(idle) == b""
+            assert 1.9 < time.monotonic() - started < 4
+            await worker.task
+
+
 async def test_answers_tell_the_time_of_day_while_it_leaves(gate: Gate) -> None:
     async with serving(gate, keep_alive=60, graceful=60) as worker:
         with contextlib.closing(await worker.connect()) as idle:
