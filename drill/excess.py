@@ -30,7 +30,7 @@ GAVE_UP = "requests whose client had gone"
 SILENT = "of the herd got no answer"
 BODY = 1.0
 """MB of a body that are taken (`MAX_BODY_BYTES`), and what the system's own buffers take besides."""
-BUFFERS = 4.0
+BUFFERS = 10.0
 IN_PROGRESS = 50
 """Requests of one worker, in an overload: few, so that these callers can be more."""
 PATIENCE = 1.0

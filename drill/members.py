@@ -183,7 +183,7 @@ DRILLS = [
         "secondary-killed",
         "a secondary is killed",
         kill_secondary,
-        Bounds(failed=0, absent_reads=1, absent_writes=1, recovered=5),
+        Bounds(failed=0, absent_reads=1, absent_writes=2, recovered=5),  # the other one may have copied from it
         alerts=GONE,
         quick=True,
     ),

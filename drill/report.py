@@ -86,5 +86,9 @@ def _rows(text: str) -> list[tuple[str, ...]]:
 
 def _said(outcome: Outcome) -> str:
     missed = "; ".join([*outcome.broken(), *outcome.late()])
-    counted = "; ".join(f"{number:.3g} {what}" for what, number in outcome.notes.items())
+    counted = "; ".join(f"{_plain(number)} {what}" for what, number in outcome.notes.items())
     return ". ".join(text for text in (counted, f"Missed: {missed}" if missed else "") if text)
+
+
+def _plain(number: float) -> str:
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"

@@ -16,7 +16,7 @@ from yarl import URL
 EVERY = 0.5
 """Seconds between two looks at the metrics and the alerts."""
 LIVE_EVERY = 0.1
-SETTLED = 3.0
+SETTLED = 8.0
 """Seconds after which a member that has come back says everything of itself again."""
 OF_THE_PRIMARY = frozenset({"mongodb_member_replication_lag_seconds"})
 """Figures that nobody has while there is none."""

@@ -6,7 +6,7 @@ no connection, so giving up costs none.
 Where callers go as their turn comes, the queue is as long as their patience, and whoever is next is about to go, too:
 all that is done is done for nobody. Then the newest is next until nobody goes any more (adaptive LIFO, as in
 https://queue.acm.org/detail.cfm?id=2839461, by what callers do instead of by time); but first who has waited for longer
-than any of those who went.
+than any of those who went would have.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ GONE = 3
 """So many callers must have gone as their turn came, until the newest is next."""
 AS_ITS_TURN_CAME = 0.9
 """Of the time that the last one had waited who was let in."""
+PATIENT = 1.25
+"""Times as long as any of those who went: that one has gone is known a little later than it goes."""
 REMEMBERED = 1.0
 """Seconds after which it's forgotten that one has gone."""
 
@@ -181,7 +183,7 @@ class Turnstile:
         if self._gone < GONE:
             return oldest
         now = oldest.get_loop().time()
-        if now > self._gone_at + REMEMBERED or now - since > self._patience:
+        if now > self._gone_at + REMEMBERED or now - since > PATIENT * self._patience:
             return oldest
         return next(iter(self._begun)) if self._begun else next(reversed(self._waiters))
 
