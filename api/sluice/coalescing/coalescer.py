@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from sluice import deadline, timings
-from sluice.errors import PoolUnavailable, QueueFull
+from sluice.errors import Abandoned, PoolUnavailable, QueueFull
 from sluice.statistics.snapshot import CoalescerStats
 
 Item = TypeVar("Item")
@@ -57,6 +57,23 @@ class Entry(Generic[Item, Result]):
     future: asyncio.Future[Result]
     asker: deadline.Asker | None
     left: float = 0.0
+    journey: Journey | None = None
+
+
+class Journey:
+    """A batch that has left."""
+
+    __slots__ = ("passengers", "task")
+
+    def __init__(self, task: asyncio.Task[None], passengers: int) -> None:
+        self.task = task
+        self.passengers = passengers
+
+    def one_has_gone(self) -> None:
+        """A read that nobody waits for any more ends, unless it does so in a moment."""
+        self.passengers -= 1
+        if not self.passengers:
+            asyncio.get_running_loop().call_later(deadline.LET_FINISH, self.task.cancel)
 
 
 class Lane:
@@ -125,6 +142,10 @@ class Coalescer(Generic[Item, Result]):
         try:
             with deadline.waiting(future):
                 result = await future
+        except (asyncio.CancelledError, Abandoned):
+            if entry.journey is not None:
+                entry.journey.one_has_gone()
+            raise
         finally:
             if entry in self._waiting:  # cancelled before it left
                 self._forget(entry)
@@ -154,6 +175,10 @@ class Coalescer(Generic[Item, Result]):
             task = asyncio.create_task(self._travel(batch, lane), context=contextvars.Context())
             self._batches.add(task)
             task.add_done_callback(self._batches.discard)
+            if self.stats.kind == "read":
+                journey = Journey(task, len(batch))
+                for entry in batch:
+                    entry.journey = journey
 
     def _enter_lane(self, size: int) -> Lane:
         lane = Lane()

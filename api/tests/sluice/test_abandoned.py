@@ -10,8 +10,9 @@ import pytest
 from pymongo.errors import ExecutionTimeout
 
 from sluice import Abandoned, Limits, Sluice, deadline
+from stack.replica_set import ReplicaSet
 from tests.conftest import OpenSluice, until
-from tests.sluice.support import held, quick, slow, total, with_one_document
+from tests.sluice.support import fail, held, quick, slow, total, with_one_document
 
 
 class Request:
@@ -140,3 +141,28 @@ async def test_a_read_that_ends_in_a_moment_keeps_its_connection(
     request.limit.abandon(reads=True)
     assert await request.outcome() is None
     assert total(sluice).pool.closed == before
+
+
+async def test_a_batch_of_reads_ends_when_all_have_gone(
+    open_sluice: OpenSluice, replica_set: ReplicaSet, driver: str
+) -> None:
+    sluice = await open_sluice()
+    await with_one_document(sluice)
+    reader = sluice.reader("slow", limits=Limits(lanes=1, patience=60))
+    lane = reader._coalescer.take_lane()
+    assert lane is not None
+    requests = [Request(lambda number=number: reader.get(number)) for number in range(8)]  # type: ignore[misc]
+    await until(lambda: total(sluice).coalescing[0].waiting == 8)
+    fail(replica_set, replica_set.primary(), ["find"], times=1, blockConnection=True, blockTimeMS=20_000)
+    reader._coalescer.leave_lane(lane)
+    await until(lambda: held(sluice) == 1)
+    for request in requests[1:]:
+        request.limit.abandon(reads=True)
+    await asyncio.gather(*(request.outcome() for request in requests[1:]))
+    await asyncio.sleep(2 * deadline.LET_FINISH)
+    assert total(sluice).coalescing[0].in_flight == 1  # one still waits
+    requests[0].limit.abandon(reads=True)
+    assert isinstance(await requests[0].outcome(), Abandoned)
+    await until(lambda: total(sluice).coalescing[0].in_flight == 0)
+    if driver == "pymongo":  # Motor's thread goes on
+        await until(lambda: held(sluice) == 0)
