@@ -73,7 +73,9 @@ def _let_nginx_go_first(layout: Layout, supervisor: Supervisor, settings: Settin
 
 def _take_over(layout: Layout, supervisor: Supervisor, name: str, loaded: Loaded, settings: Settings) -> None:
     """Let a program that runs read what was changed for it. Raises `StackError`."""
-    if not loaded.has(name, pid := supervisor.pid(name)):
+    if (pid := supervisor.pid(name)) == 0:  # it was up for a moment
+        raise supervisor.failed(name)
+    if not loaded.has(name, pid):
         say(f"{name}: reloading changed settings")
         _reload(layout, supervisor, name, settings.graceful_timeout + RELOAD_SECONDS)
         if name == "api" and not _taken(layout):
@@ -98,7 +100,7 @@ def _wait_for_api(layout: Layout, supervisor: Supervisor) -> None:
         if answers(f"{layout.url}/health/ready"):
             return True
         if supervisor.pid("api") != first:
-            raise StackError(f"the API does not start: {supervisor.last_words('api')}")
+            raise supervisor.failed("api")
         return False
 
     wait_until(ready, 60, f"the API is not ready; see {layout.logs / 'api.log'}")

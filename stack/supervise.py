@@ -22,6 +22,9 @@ SETTLED = (RUNNING, "FATAL", "BACKOFF")
 UP = (RUNNING, "STARTING", "BACKOFF")
 DOWN = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
 
+CALLED = {"api": "the API"}
+"""What people call a program, where that isn't its name."""
+
 STOP_SECONDS = 7_400
 """Longer than any program gets; supervisord kills what doesn't end in time."""
 ANSWER_SECONDS = 10
@@ -127,7 +130,7 @@ class Supervisor:
         for name in names:
             if self.states()[name] != RUNNING:
                 self._rpc.stopProcess(name)
-                raise StackError(f"{name} does not start: {self.last_words(name)}")
+                raise self.failed(name)
 
     def end(self, *names: str) -> None:
         """Stop those that run, and wait for their end. Raises `StackError`."""
@@ -144,6 +147,10 @@ class Supervisor:
     def _any_in(self, wanted: tuple[str, ...], names: tuple[str, ...]) -> bool:
         states = self.states()
         return any(states[name] in wanted for name in names)
+
+    def failed(self, name: str) -> StackError:
+        """What to raise for a program that ends instead of serving, however soon."""
+        return StackError(f"{CALLED.get(name, name)} does not start: {self.last_words(name)}")
 
     def last_words(self, name: str) -> str:
         """The last line that a program wrote, and where there are more."""
