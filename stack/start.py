@@ -19,7 +19,7 @@ from stack.output import say
 from stack.processes import of_stack
 from stack.programs import inherited
 from stack.readiness import all_targets_up, answers
-from stack.stop import end_leftovers, end_orphans
+from stack.stop import end_leftovers, end_orphans, lost
 from stack.supervise import RUNNING, Supervisor, wait_until
 
 RELOAD_SECONDS = 60
@@ -52,7 +52,7 @@ def start(layout: Layout, settings: Settings) -> None:
         _take_over(layout, supervisor, name, loaded, settings)
     supervisor.launch("nginx-exporter")  # it ends where it finds no nginx
     supervisor.launch("log-rotation")
-    _wait_for_api(layout, supervisor)
+    _wait_for_api(layout, supervisor, settings)
     prometheus = f"http://127.0.0.1:{layout.prometheus.number}"
     wait_until(lambda: answers(f"{prometheus}/-/ready"), 60, "Prometheus is not ready")
     wait_until(lambda: all_targets_up(prometheus, 3), 60, f"Prometheus misses a target; see {prometheus}/targets")
@@ -92,18 +92,20 @@ def _taken(layout: Layout) -> bool:
         return False
 
 
-def _wait_for_api(layout: Layout, supervisor: Supervisor) -> None:
-    """A mistake in its code ends Gunicorn's master again and again; that is told at once."""
+def _wait_for_api(layout: Layout, supervisor: Supervisor, settings: Settings) -> None:
+    """Until the new workers serve, and none of a master that was replaced does any more. A mistake in its code ends
+    Gunicorn's master again and again; that is told at once."""
     first = supervisor.pid("api")
 
     def ready() -> bool:
-        if answers(f"{layout.url}/health/ready"):
+        if not lost(layout) and answers(f"{layout.url}/health/ready"):
             return True
         if supervisor.pid("api") != first:
             raise supervisor.failed("api")
         return False
 
-    wait_until(ready, 60, f"the API is not ready; see {layout.logs / 'api.log'}")
+    seconds = settings.graceful_timeout + RELOAD_SECONDS
+    wait_until(ready, seconds, f"the API is not ready; see {layout.logs / 'api.log'}")
 
 
 def _reload(layout: Layout, supervisor: Supervisor, name: str, seconds: float) -> None:
