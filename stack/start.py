@@ -10,7 +10,7 @@ from app.settings.model import Settings
 from mongo.init_replica_set import ReplicaSet
 from mongo.make_secrets import make_grafana_password, make_secrets
 from stack import grafana_server
-from stack.configure import configure, configure_nginx, listening
+from stack.configure import Reach, configure, configure_nginx, reach
 from stack.home import StackError
 from stack.layout import Layout
 from stack.loaded import Loaded
@@ -61,14 +61,17 @@ def start(layout: Layout, settings: Settings) -> None:
 
 
 def _let_nginx_go_first(layout: Layout, supervisor: Supervisor, settings: Settings) -> None:
-    """Where it may have let others in and is to do so no more: the API asks them for no key as soon as it's changed, or
-    started again. Otherwise the API goes first."""
-    if settings.api_key is not None or not supervisor.alive or supervisor.states().get("nginx") != RUNNING:
+    """Where it's to do less than it may do now: let others in, of whom the API asks no key as soon as it's changed, or
+    use idle connections for as long, which the API closes sooner then. Otherwise the API goes first."""
+    if not supervisor.alive or supervisor.states().get("nginx") != RUNNING:
         return
-    listen = layout.home / "nginx" / "conf" / "listen.conf"
-    let_in = not listen.is_file() or listen.read_text() != listening(layout, to_others=False)
-    if let_in or not Loaded(layout.home / "run").has("nginx", supervisor.pid("nginx")):
-        _take_over(layout, supervisor, "nginx", configure_nginx(layout, settings), settings)
+    wanted, now = Reach.of(settings), reach(layout)
+    sure = Loaded(layout.home / "run").has("nginx", supervisor.pid("nginx"))
+    if wanted.to_others and now.to_others and not sure:
+        return  # it may be closed, and the API ask for no key yet
+    first = wanted & now
+    if first != now or not sure:
+        _take_over(layout, supervisor, "nginx", configure_nginx(layout, settings, first), settings)
 
 
 def _take_over(layout: Layout, supervisor: Supervisor, name: str, loaded: Loaded, settings: Settings) -> None:

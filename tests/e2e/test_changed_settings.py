@@ -128,3 +128,20 @@ def test_other_packages_and_other_code_cost_nobody_a_request(settled: Stack) -> 
     finally:
         (stack.home / "venv").unlink()
         (stack.home / "venv").symlink_to(venv)
+
+
+def test_nginx_goes_first_where_connections_are_to_be_kept_for_less_long(settled: Stack) -> None:
+    stack, driver = settled, settled.stats()["driver"]
+
+    def reloaded(**settings: str) -> list[str]:
+        done = stack.script("up.sh", "-d", "--driver", driver, **settings)
+        assert done.returncode == 0, done.stderr
+        return [line.split()[1] for line in done.stdout.splitlines() if line.endswith("reloading changed settings")]
+
+    assert reloaded(KEEP_ALIVE="10") == ["api:", "nginx:"]
+    assert reloaded(KEEP_ALIVE="3") == ["nginx:", "api:"]
+    # Others are let in last, and shut out first.
+    assert reloaded(KEEP_ALIVE="2", API_KEY=KEY) == ["nginx:", "api:", "nginx:"]
+    assert reloaded(KEEP_ALIVE="4") == ["nginx:", "api:", "nginx:"]
+    upstream = stack.home / "nginx/conf/upstream_connections.conf"
+    assert "keepalive_timeout 3200ms;" in upstream.read_text()
