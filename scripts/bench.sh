@@ -20,6 +20,7 @@ for argument; do if [[ $argument == -h || $argument == --help ]]; then usage && 
 venv=$SLUICE_HOME/bench-venv
 python_path
 make_venv "$venv" "$root/api/requirements.lock" "$root/bench/requirements.lock"
+venv=$(folder_of "$venv")
 case " $* " in
   *" --report "*) ;;
   *)

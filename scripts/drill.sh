@@ -22,6 +22,7 @@ venv=$SLUICE_HOME/drill-venv
 python_path
 make_venv "$venv" "$root/api/requirements.lock" "$root/scripts/requirements.lock" "$root/drill/requirements.lock" \
   "$root/bench/requirements.lock" # its plots
+venv=$(folder_of "$venv")
 case " $* " in
   *" --list "*) ;;
   *)

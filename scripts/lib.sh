@@ -200,15 +200,16 @@ lock_9() {
   "$python" -c "from fcntl import *; flock(9, $1)" 2>/dev/null
 }
 
-# make_venv FOLDER LOCK...: a virtual environment with exactly what the lock files name; recreated when they change.
-# `base_python` may name the Python to make it with.
+# make_venv LINK LOCK...: a virtual environment with exactly what the lock files name. When they change, another one is
+# made beside it (LINK.d/…), and once that is whole, LINK leads there: what runs on the old one goes on. Those that
+# nothing runs on any more are deleted. `base_python` may name the Python to make it with.
 make_venv() (
   local venv=$1
   shift
   has_linux || fail "local processes need Linux; elsewhere Docker with Compose 2 runs all this"
   check_path "the repository" "$root"
   check_path SLUICE_HOME "$SLUICE_HOME"
-  local python=$venv/bin/python wanted error
+  local python=$venv/bin/python wanted error folder
   "$python" -c '' 2>/dev/null || python=${base_python:-$(find_python || install_python)}
   error=$(mkdir -p "$SLUICE_HOME" 2>&1) || fail "SLUICE_HOME=$SLUICE_HOME can't be used: ${error##*: }"
   [[ -O $SLUICE_HOME ]] ||
@@ -220,18 +221,46 @@ make_venv() (
   fi
   wanted=$("$python" -c 'import hashlib, sys
 print(hashlib.sha256(b"".join(open(lock, "rb").read() for lock in sys.argv[1:])).hexdigest(), "", "-")' "$@")
-  [[ $python == "$venv/bin/python" && $(cat "$venv/locks.sha256" 2>/dev/null) == "$wanted" ]] && exit
+  if [[ $python == "$venv/bin/python" && $(cat "$venv/locks.sha256" 2>/dev/null) == "$wanted" ]]; then
+    delete_unused "$venv"
+    exit
+  fi
   python=${base_python:-$(find_python || install_python)}
-  echo "==> installing Python packages (PyPI) into $venv"
-  rm -rf "$venv"
-  "$python" -m venv "$venv"
-  local requirements=()
-  local lock
-  for lock in "$@"; do requirements+=(-r "$lock"); done
-  "$venv/bin/python" -m pip install -qq --disable-pip-version-check --require-hashes "${requirements[@]}" ||
-    fail "the Python packages can't be installed (see above)"
-  echo "$wanted" >"$venv/locks.sha256"
+  # Its own for each Python, too: one that has been replaced is no reason to delete what runs on it.
+  folder=$venv.d/$("$python" -c 'import hashlib, sys
+print(hashlib.sha256((sys.argv[1] + sys.version).encode()).hexdigest()[:12])' "$wanted")
+  if [[ $(cat "$folder/locks.sha256" 2>/dev/null) != "$wanted" ]] || ! "$folder/bin/python" -c '' 2>/dev/null; then
+    echo "==> installing Python packages (PyPI) into $folder"
+    rm -rf "$folder" # which was never finished
+    "$python" -m venv "$folder"
+    local requirements=()
+    local lock
+    for lock in "$@"; do requirements+=(-r "$lock"); done
+    "$folder/bin/python" -m pip install -qq --disable-pip-version-check --require-hashes "${requirements[@]}" ||
+      fail "the Python packages can't be installed (see above)"
+    echo "$wanted" >"$folder/locks.sha256"
+  fi
+  [[ -L $venv || ! -e $venv ]] || mv "$venv" "$venv.d/before-$$" # made when there were no links
+  rm -f "$venv.d/link"
+  ln -s "$(basename "$venv").d/$(basename "$folder")" "$venv.d/link"
+  mv -T "$venv.d/link" "$venv"
+  delete_unused "$venv"
 )
+
+# delete_unused LINK: the environments beside it that nothing runs on: by its command, or by what it has loaded
+delete_unused() {
+  local folder
+  for folder in "$1.d"/*/; do
+    folder=$(cd -P "$folder" 2>/dev/null && pwd) || continue
+    # Not in grep's own command.
+    [[ $folder -ef $1 ]] || grep -aqsF -f <(echo "$folder/") /proc/[0-9]*/cmdline /proc/[0-9]*/maps || rm -rf "$folder"
+  done
+}
+
+# folder_of LINK: the environment itself, so that what is started on it stays on it
+folder_of() {
+  (cd -P "$1" && pwd)
+}
 
 # run_backup ACTION: backup.py on the running stack's database, as the application's user
 run_backup() {

@@ -24,6 +24,7 @@ if [[ ${1:-} == --python ]]; then
   (($#)) || set -- api/tests
 fi
 make_venv "$venv" api/requirements-dev.lock scripts/requirements.lock grafana/requirements.lock drill/requirements.lock
+venv=$(folder_of "$venv")
 PYTHONPATH=$root "$venv/bin/python" -m stack.install --mongod "$SLUICE_HOME/bin/mongod" \
   nginx prometheus promtool prometheus-nginx-exporter wrk shellcheck busybox
 export PATH=$venv/bin:$PATH SLUICE_MONGOD=$SLUICE_HOME/bin/mongod SLUICE_PYTHON=$venv/bin/python

@@ -128,4 +128,4 @@ esac
 
 make_venv "$SLUICE_HOME/venv" "$root/api/requirements.lock" "$root/scripts/requirements.lock"
 python_path
-exec "$SLUICE_HOME/venv/bin/python" -m stack.up "${arguments[@]}"
+exec "$(folder_of "$SLUICE_HOME/venv")/bin/python" -m stack.up "${arguments[@]}"

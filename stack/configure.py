@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from app.settings.model import Settings
@@ -20,6 +22,35 @@ from stack.programs import FILES, api_settings, programs
 from stack.supervisord_conf import supervisord_conf
 
 KEEPING_IDLE = "keepalive_min_timeout 5s;  # a reload must not close a connection on which a request is just coming\n"
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What nginx may do only as long as the API allows for it."""
+
+    to_others: bool
+    """Whether it lets in who isn't on this machine."""
+    idle_ms: int
+    """For how long it uses idle connections to the API."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Reach:
+        return cls(settings.api_key is not None, nginx.idle_ms(settings))
+
+    def __and__(self, other: Reach) -> Reach:
+        """What both allow."""
+        return Reach(self.to_others and other.to_others, min(self.idle_ms, other.idle_ms))
+
+
+def reach(layout: Layout) -> Reach:
+    """What nginx's files allow now; the most where they don't say."""
+    folder = layout.home / "nginx" / "conf"
+    try:
+        to_others = (folder / "listen.conf").read_text() != listening(layout, to_others=False)
+        idle = nginx.IDLE.search((folder / "upstream_connections.conf").read_text())
+    except FileNotFoundError:
+        return Reach(True, sys.maxsize)
+    return Reach(to_others, int(idle[1]) if idle else sys.maxsize)
 
 
 def configure(layout: Layout, settings: Settings) -> Loaded:
@@ -41,8 +72,9 @@ def configure(layout: Layout, settings: Settings) -> Loaded:
     return loaded
 
 
-def configure_nginx(layout: Layout, settings: Settings) -> Loaded:
-    """Write nginx's part alone; see `configure`."""
+def configure_nginx(layout: Layout, settings: Settings, reach: Reach | None = None) -> Loaded:
+    """Write nginx's part alone; see `configure`. `reach`: less than the settings allow."""
+    reach = reach or Reach.of(settings)
     for each in (layout.logs, layout.home / "run"):
         each.mkdir(parents=True, exist_ok=True)
     folder = layout.home / "nginx"
@@ -71,10 +103,11 @@ def configure_nginx(layout: Layout, settings: Settings) -> Loaded:
         "environment.conf": f"{user}daemon off;\nworker_processes auto;\nworker_rlimit_nofile {FILES};\n"
         f'pid "{layout.home}/run/nginx.pid";\nerror_log stderr warn;\n',
         "http.conf": KEEPING_IDLE if keeps_idle(built) else "",
-        "listen.conf": listening(layout, to_others=settings.api_key is not None),
+        "listen.conf": listening(layout, to_others=reach.to_others),
         "listen_status.conf": f"listen 127.0.0.1:{layout.nginx_status.number};\n",
     }
-    _write(folder / "conf", files | nginx.for_processes(settings, f"127.0.0.1:{layout.api.number}"))
+    derived = nginx.for_processes(settings, f"127.0.0.1:{layout.api.number}", reach.idle_ms)
+    _write(folder / "conf", files | derived)
     loaded = Loaded(layout.home / "run")
     loaded.configured("nginx", digest((folder / "conf").rglob("*.conf")))
     return loaded

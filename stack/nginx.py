@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
+import re
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -34,15 +35,20 @@ from stack.files import replace
 ADDRESSES = 16
 """How often a local stack's one address is listed: a stopping worker closes many idle connections at once, and nginx
 tries each entry at most once per request."""
+IDLE = re.compile(r"keepalive_timeout (\d+)ms;")
+"""Where upstream_connections.conf says for how long."""
 VERSION = "version"
 """The file that says which files these are; written last."""
 
 
-def for_processes(settings: Settings, api: str) -> dict[str, str]:
-    """By name, for a local nginx before the API at this address (`host:port`)."""
+def for_processes(settings: Settings, api: str, idle: int | None = None) -> dict[str, str]:
+    """By name, for a local nginx before the API at this address (`host:port`).
+
+    `idle`: for how many milliseconds it may use an idle connection, where that is less than `idle_ms`.
+    """
     servers = f"  server {api} max_fails=0;\n" * ADDRESSES  # the only one must not be taken out of service
     return {
-        **_alike(settings),
+        **_alike(settings, idle),
         "limits.conf": _limits(settings)
         + "proxy_next_upstream_tries 3;  # an idle connection that the API has just closed doesn't count\n",
         "upstream.conf": f"upstream api {{\n{servers}  include upstream_connections.conf;\n}}\n",
@@ -50,11 +56,11 @@ def for_processes(settings: Settings, api: str) -> dict[str, str]:
     }
 
 
-def for_containers(settings: Settings, https_port: int) -> dict[str, str]:
-    """By name, for nginx's container, whose entrypoint adds the API's addresses."""
+def for_containers(settings: Settings, https_port: int, idle: int | None = None) -> dict[str, str]:
+    """By name, for nginx's container, whose entrypoint adds the API's addresses. `idle` as for processes."""
     port = "" if https_port == 443 else f":{https_port}"
     return {
-        **_alike(settings),
+        **_alike(settings, idle),
         "limits.conf": _limits(settings)
         + "proxy_next_upstream_tries 0;  # as many as there are entries: most may be of containers that are none yet\n"
         "proxy_next_upstream_timeout 10s;\n",
@@ -63,17 +69,18 @@ def for_containers(settings: Settings, https_port: int) -> dict[str, str]:
     }
 
 
-def _alike(settings: Settings) -> dict[str, str]:
+def _alike(settings: Settings, idle: int | None) -> dict[str, str]:
+    idle = idle_ms(settings) if idle is None else idle
     return {
         "proxies.conf": _proxies(settings),
         "cors_origins.conf": "".join(map(_origin, settings.cors_origins)),
         "upstream_connections.conf": "keepalive 512;\n"
-        f"keepalive_timeout {_idle_ms(settings)}ms;  # below KEEP_ALIVE, and half of GRACEFUL_TIMEOUT\n"
+        f"keepalive_timeout {idle}ms;  # below KEEP_ALIVE, and half of GRACEFUL_TIMEOUT\n"
         "keepalive_requests 1000000;\n",
     }
 
 
-def _idle_ms(settings: Settings) -> int:
+def idle_ms(settings: Settings) -> int:
     """For how long nginx may use an idle connection: less than even a worker that is told to stop keeps it open, see
     `app.serving.leaving`."""
     kept = min(settings.keep_alive, max(1, settings.graceful_timeout - 2) / 2)

@@ -141,7 +141,7 @@ def _is_of(process: Process, home: Path) -> bool:
         return False
     is_ours = process.name in ("mongod", "prometheus") or "gunicorn" in process.command
     paths = (f"{word.partition('=')[2] or word}/" for word in process.command)  # PATH, or --option=PATH
-    own = tuple(f"{home}/{folder}/" for folder in ("data", "prometheus", "venv"))
+    own = tuple(f"{home}/{folder}/" for folder in ("data", "prometheus", "venv", "venv.d"))
     return is_ours and any(path.startswith(own) for path in paths)
 
 

@@ -10,7 +10,7 @@ from app.settings.model import Settings
 from mongo.init_replica_set import ReplicaSet
 from mongo.make_secrets import make_grafana_password, make_secrets
 from stack import grafana_server
-from stack.configure import configure, configure_nginx, listening
+from stack.configure import Reach, configure, configure_nginx, reach
 from stack.home import StackError
 from stack.layout import Layout
 from stack.loaded import Loaded
@@ -19,7 +19,7 @@ from stack.output import say
 from stack.processes import of_stack
 from stack.programs import inherited
 from stack.readiness import all_targets_up, answers
-from stack.stop import end_leftovers, end_orphans
+from stack.stop import end_leftovers, end_orphans, lost
 from stack.supervise import RUNNING, Supervisor, wait_until
 
 RELOAD_SECONDS = 60
@@ -52,7 +52,7 @@ def start(layout: Layout, settings: Settings) -> None:
         _take_over(layout, supervisor, name, loaded, settings)
     supervisor.launch("nginx-exporter")  # it ends where it finds no nginx
     supervisor.launch("log-rotation")
-    _wait_for_api(layout, supervisor)
+    _wait_for_api(layout, supervisor, settings)
     prometheus = f"http://127.0.0.1:{layout.prometheus.number}"
     wait_until(lambda: answers(f"{prometheus}/-/ready"), 60, "Prometheus is not ready")
     wait_until(lambda: all_targets_up(prometheus, 3), 60, f"Prometheus misses a target; see {prometheus}/targets")
@@ -61,19 +61,24 @@ def start(layout: Layout, settings: Settings) -> None:
 
 
 def _let_nginx_go_first(layout: Layout, supervisor: Supervisor, settings: Settings) -> None:
-    """Where it may have let others in and is to do so no more: the API asks them for no key as soon as it's changed, or
-    started again. Otherwise the API goes first."""
-    if settings.api_key is not None or not supervisor.alive or supervisor.states().get("nginx") != RUNNING:
+    """Where it's to do less than it may do now: let others in, of whom the API asks no key as soon as it's changed, or
+    use idle connections for as long, which the API closes sooner then. Otherwise the API goes first."""
+    if not supervisor.alive or supervisor.states().get("nginx") != RUNNING:
         return
-    listen = layout.home / "nginx" / "conf" / "listen.conf"
-    let_in = not listen.is_file() or listen.read_text() != listening(layout, to_others=False)
-    if let_in or not Loaded(layout.home / "run").has("nginx", supervisor.pid("nginx")):
-        _take_over(layout, supervisor, "nginx", configure_nginx(layout, settings), settings)
+    wanted, now = Reach.of(settings), reach(layout)
+    sure = Loaded(layout.home / "run").has("nginx", supervisor.pid("nginx"))
+    if wanted.to_others and now.to_others and not sure:
+        return  # it may be closed, and the API ask for no key yet
+    first = wanted & now
+    if first != now or not sure:
+        _take_over(layout, supervisor, "nginx", configure_nginx(layout, settings, first), settings)
 
 
 def _take_over(layout: Layout, supervisor: Supervisor, name: str, loaded: Loaded, settings: Settings) -> None:
     """Let a program that runs read what was changed for it. Raises `StackError`."""
-    if not loaded.has(name, pid := supervisor.pid(name)):
+    if (pid := supervisor.pid(name)) == 0:  # it was up for a moment
+        raise supervisor.failed(name)
+    if not loaded.has(name, pid):
         say(f"{name}: reloading changed settings")
         _reload(layout, supervisor, name, settings.graceful_timeout + RELOAD_SECONDS)
         if name == "api" and not _taken(layout):
@@ -90,18 +95,20 @@ def _taken(layout: Layout) -> bool:
         return False
 
 
-def _wait_for_api(layout: Layout, supervisor: Supervisor) -> None:
-    """A mistake in its code ends Gunicorn's master again and again; that is told at once."""
+def _wait_for_api(layout: Layout, supervisor: Supervisor, settings: Settings) -> None:
+    """Until the new workers serve, and none of a master that was replaced does any more. A mistake in its code ends
+    Gunicorn's master again and again; that is told at once."""
     first = supervisor.pid("api")
 
     def ready() -> bool:
-        if answers(f"{layout.url}/health/ready"):
+        if not lost(layout) and answers(f"{layout.url}/health/ready"):
             return True
         if supervisor.pid("api") != first:
-            raise StackError(f"the API does not start: {supervisor.last_words('api')}")
+            raise supervisor.failed("api")
         return False
 
-    wait_until(ready, 60, f"the API is not ready; see {layout.logs / 'api.log'}")
+    seconds = settings.graceful_timeout + RELOAD_SECONDS
+    wait_until(ready, seconds, f"the API is not ready; see {layout.logs / 'api.log'}")
 
 
 def _reload(layout: Layout, supervisor: Supervisor, name: str, seconds: float) -> None:

@@ -35,12 +35,17 @@ def stop(home: Home) -> bool:
 
 
 def end_orphans(home: Home) -> int:
-    """End what a running process manager has lost, since somebody killed what had started it; how many that were."""
-    found = of_stack(home.home)
-    lost = [orphan for each in found if str(home.supervisor) in each.command for orphan in orphans(found, each)]
-    if left := end(lost, PATIENCE):
+    """End what a running process manager has lost; how many that were."""
+    found = lost(home)
+    if left := end(found, PATIENCE):
         raise StackError(f"still there: {', '.join(map(str, left))}")
-    return len(lost)
+    return len(found)
+
+
+def lost(home: Home) -> list[Process]:
+    """What a running process manager knows nothing of, since what had started it was killed."""
+    found = of_stack(home.home)
+    return [orphan for each in found if str(home.supervisor) in each.command for orphan in orphans(found, each)]
 
 
 def end_leftovers(home: Home) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +23,12 @@ RUNNING = "RUNNING"
 SETTLED = (RUNNING, "FATAL", "BACKOFF")
 UP = (RUNNING, "STARTING", "BACKOFF")
 DOWN = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
+
+CALLED = {"api": "the API"}
+"""What people call a program, where that isn't its name."""
+
+OUTLIVED = ("api",)
+"""Programs that are started again beside their own workers, which serve until the next ones do."""
 
 STOP_SECONDS = 7_400
 """Longer than any program gets; supervisord kills what doesn't end in time."""
@@ -90,12 +98,26 @@ class Supervisor:
         added, changed, removed = self._rpc.reloadConfig()[0]
         before = self.states()
         for name in [*changed, *removed]:
+            if name in changed and name in OUTLIVED and before.get(name) == RUNNING:
+                self._leave_workers(name)
             self._rpc.stopProcessGroup(name)
             self._rpc.removeProcessGroup(name)
         for name in [*changed, *added]:
             self._rpc.addProcessGroup(name)
             if before.get(name) == RUNNING:  # at once: what it depends on runs as well
                 self._rpc.startProcess(name, False)
+
+    def _leave_workers(self, name: str) -> None:
+        """End a program's first process alone. It gets no time to hand the order on to its workers, which serve on as
+        those of one that was killed do; and it's ordered first, so that it isn't started again as it was."""
+        if pid := self.pid(name):
+            with suppress(ProcessLookupError, xmlrpc.client.Fault):  # it has ended by itself
+                os.kill(pid, signal.SIGSTOP)
+                try:
+                    self._rpc.stopProcess(name, False)
+                finally:
+                    os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: self._all_in(DOWN, (name,)), ANSWER_SECONDS, f"{name} does not end")
 
     def reload(self, name: str) -> None:
         """Let a program read its configuration again (SIGHUP)."""
@@ -127,7 +149,7 @@ class Supervisor:
         for name in names:
             if self.states()[name] != RUNNING:
                 self._rpc.stopProcess(name)
-                raise StackError(f"{name} does not start: {self.last_words(name)}")
+                raise self.failed(name)
 
     def end(self, *names: str) -> None:
         """Stop those that run, and wait for their end. Raises `StackError`."""
@@ -144,6 +166,10 @@ class Supervisor:
     def _any_in(self, wanted: tuple[str, ...], names: tuple[str, ...]) -> bool:
         states = self.states()
         return any(states[name] in wanted for name in names)
+
+    def failed(self, name: str) -> StackError:
+        """What to raise for a program that ends instead of serving, however soon."""
+        return StackError(f"{CALLED.get(name, name)} does not start: {self.last_words(name)}")
 
     def last_words(self, name: str) -> str:
         """The last line that a program wrote, and where there are more."""

@@ -28,7 +28,7 @@ def stack() -> Iterator[Stack]:
         assert [process.cmdline() for process in stack.processes()] == []
         assert all(process.poll() is None for process in lookalikes), "down.sh stopped what isn't its own"
         assert not stack.layout.shared.exists()
-        assert not {path.name for path in home.iterdir()} - {"bin", "venv", "user_ids"}
+        assert not {path.name for path in home.iterdir()} - {"bin", "venv", "venv.d", "user_ids"}
     finally:
         for process in lookalikes:
             process.kill()

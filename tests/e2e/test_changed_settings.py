@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 from load import Callers
-from whole_stack import Stack
+from whole_stack import Stack, switch_venv
 
 KEY = "first-key"
 PERSON = {"name": "Ada"}
@@ -109,3 +109,39 @@ def test_a_changed_graceful_timeout_costs_nobody_a_request(settled: Stack) -> No
         callers.wait_for(201)
     assert set(callers.outcomes) == {201}
     assert stack.pid("api") == master
+
+
+def test_other_packages_and_other_code_cost_nobody_a_request(settled: Stack) -> None:
+    stack, driver = settled, settled.stats()["driver"]
+    master, old = stack.pid("api"), set(stack.wait_for_workers().values())
+    venv = (stack.home / "venv").resolve()
+    another = switch_venv(stack.home, "another", venv, (venv / "locks.sha256").read_text().split()[0])
+    try:
+        with Callers(stack, create, callers=4) as callers:
+            stack.up("--driver", driver)
+            assert not old & {process.pid for process in stack.processes()}
+            callers.wait_for(201)
+        assert set(callers.outcomes) == {201}
+        assert stack.pid("api") != master
+        assert psutil.Process(stack.pid("api")).cmdline()[0] == str(another / "bin/python")
+        assert venv.exists()  # the process manager runs on it
+    finally:
+        (stack.home / "venv").unlink()
+        (stack.home / "venv").symlink_to(venv)
+
+
+def test_nginx_goes_first_where_connections_are_to_be_kept_for_less_long(settled: Stack) -> None:
+    stack, driver = settled, settled.stats()["driver"]
+
+    def reloaded(**settings: str) -> list[str]:
+        done = stack.script("up.sh", "-d", "--driver", driver, **settings)
+        assert done.returncode == 0, done.stderr
+        return [line.split()[1] for line in done.stdout.splitlines() if line.endswith("reloading changed settings")]
+
+    assert reloaded(KEEP_ALIVE="10") == ["api:", "nginx:"]
+    assert reloaded(KEEP_ALIVE="3") == ["nginx:", "api:"]
+    # Others are let in last, and shut out first.
+    assert reloaded(KEEP_ALIVE="2", API_KEY=KEY) == ["nginx:", "api:", "nginx:"]
+    assert reloaded(KEEP_ALIVE="4") == ["nginx:", "api:", "nginx:"]
+    upstream = stack.home / "nginx/conf/upstream_connections.conf"
+    assert "keepalive_timeout 3200ms;" in upstream.read_text()

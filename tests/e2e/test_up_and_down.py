@@ -166,15 +166,25 @@ def test_a_wrong_file_stops_the_start_in_one_line(other: Stack, copy: Path, text
     assert "geheim" not in done.stderr + done.stdout
 
 
-def test_a_mistake_in_a_resource_is_told_at_once(other: Stack, copy: Path) -> None:
-    main = copy / "api/app/main.py"
-    main.write_text(main.read_text().replace('("app.users",)', '("app.nothing",)'))
+@pytest.mark.parametrize(
+    ("file", "mistake"),
+    [
+        ("api/app/main.py", "import app.nothing\n"),
+        # Before supervisord takes it for started, after 1 s, and surely later.
+        ("stack/gunicorn_conf.py", "import app.nothing\n"),
+        ("api/app/main.py", "import time\ntime.sleep(2)\nimport app.nothing\n"),
+    ],
+    ids=["in a worker", "at once", "after a while"],
+)
+def test_a_mistake_in_the_code_is_told_at_once(other: Stack, copy: Path, file: str, mistake: str) -> None:
+    code = copy / file
+    code.write_text(f"{code.read_text()}\n{mistake}")
     started = time.monotonic()
     try:
         done = subprocess.run([copy / "scripts/up.sh", "-d"], env=other.environment, capture_output=True, text=True)
-        assert done.returncode == 1
-        assert "up: the API does not start: " in done.stderr
-        assert "app.nothing" in done.stderr
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+        said = "ModuleNotFoundError: " if file.startswith("stack") else ""
+        assert done.stderr.startswith(f"up: the API does not start: {said}No module named 'app.nothing'"), done.stderr
         assert time.monotonic() - started < 55  # it doesn't wait for what can't come
     finally:
         other.script("down.sh", "--purge")

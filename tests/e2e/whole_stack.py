@@ -261,11 +261,20 @@ def lend_venv(home: Path, venv: Path | None) -> None:
         if donor is None or not (donor / "bin/supervisord").exists():
             continue
         if donor == Path(sys.prefix) or wanted in _text(donor / "locks.sha256"):
-            (home / "venv").mkdir()
-            for name in ("bin", "lib", "pyvenv.cfg"):
-                (home / "venv" / name).symlink_to(donor / name)
-            (home / "venv/locks.sha256").write_text(f"{wanted}  -\n")
+            switch_venv(home, "lent", donor, wanted)
             return
+
+
+def switch_venv(home: Path, name: str, donor: Path, locks: str) -> Path:
+    """Let up.sh find these packages in an environment of this name, made as it makes them; where that is."""
+    folder = home / "venv.d" / name
+    folder.mkdir(parents=True)
+    for each in ("bin", "lib", "pyvenv.cfg"):
+        (folder / each).symlink_to((donor / each).resolve())
+    (folder / "locks.sha256").write_text(f"{locks}  -\n")
+    (home / "venv").unlink(missing_ok=True)
+    (home / "venv").symlink_to(f"venv.d/{name}")
+    return folder
 
 
 def lend_mongod(home: Path) -> None:

@@ -14,7 +14,7 @@ INSTALL = """
 set -euo pipefail
 source scripts/lib.sh
 make_venv "$SLUICE_HOME/judges" tests/judges/requirements.lock >&2
-echo "$SLUICE_HOME/judges/bin"
+echo "$(folder_of "$SLUICE_HOME/judges")/bin"
 """
 NOT_TO_BE_HAD = "(from versions: none)"
 """pip's words for a package of which it has heard nothing, or nothing for this machine."""

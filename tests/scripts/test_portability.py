@@ -18,6 +18,7 @@ NOT_OF_BSD = re.compile(
     r"sed (-u|--|-i )|sed .*[a-z]\}'|grep (--\w|-P)|readlink -f|date (-d|--)|mktemp --|\bxargs -r|stat (-c|--)"
 )
 Path_ = Callable[..., str]
+MakeVenv = Callable[[str], subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -139,6 +140,57 @@ def test_environments_are_made_without_the_tools_that_macos_lacks(path: Path_, t
         done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=100)
         assert (done.returncode, "installing" in done.stdout) == (0, said), done.stderr
     assert (tmp_path / "home/venv/bin/python").exists()
+
+
+@pytest.fixture
+def make_venv(tmp_path: Path) -> MakeVenv:
+    """Makes the environment `tmp_path/venv` with what this lock file says."""
+
+    def make(lock: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "lock").write_text(lock)
+        script = f'source "{ROOT}/scripts/lib.sh"; make_venv "$SLUICE_HOME/venv" "{tmp_path}/lock"'
+        environment = {**os.environ, "SLUICE_HOME": str(tmp_path)}
+        return subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=100)
+
+    return make
+
+
+def test_what_runs_on_an_environment_goes_on_when_a_lock_changes(tmp_path: Path, make_venv: MakeVenv) -> None:
+    venv = tmp_path / "venv"
+    assert make_venv("# first\n").returncode == 0
+    first = venv.resolve()
+    code = "print(flush=True); input(); import pip; print(pip.__file__)"
+    with subprocess.Popen(
+        [first / "bin/python", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as worker:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        failed = make_venv("--no-index\nnothing-there==1 --hash=sha256:" + "0" * 64)
+        assert failed.returncode == 1
+        assert "the Python packages can't be installed" in failed.stderr
+        assert venv.resolve() == first
+        for lock in ("# second\n", "# second\n"):
+            assert make_venv(lock).returncode == 0
+            second = venv.resolve()
+            assert second not in (first, venv)
+        said, _ = worker.communicate("\n", timeout=20)
+    assert said.startswith(f"{first}/")
+    assert worker.returncode == 0
+    assert make_venv("# second\n").returncode == 0
+    assert [path for path in (tmp_path / "venv.d").iterdir() if path.is_dir()] == [second]
+
+
+def test_an_environment_of_before_is_used_until_a_lock_changes(tmp_path: Path, make_venv: MakeVenv) -> None:
+    venv = tmp_path / "venv"
+    assert make_venv("# first\n").returncode == 0
+    made = venv.resolve()
+    venv.unlink()
+    made.rename(venv)
+    assert "installing" not in make_venv("# first\n").stdout
+    assert not venv.is_symlink()
+    assert make_venv("# second\n").returncode == 0
+    assert venv.is_symlink()
+    assert [path for path in (tmp_path / "venv.d").iterdir() if path.is_dir()] == [venv.resolve()]
 
 
 def test_an_engine_that_does_not_answer_is_given_up(path: Path_, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
 from app.serving.http_protocol import HttpProtocol
 from app.serving.leaving import PatientServer
+from app.serving.orphans import end_once_orphaned
 from app.serving.succession import Board, Place
 
 HEARTBEAT = 1.0
@@ -64,6 +65,7 @@ class SluiceWorker(UvicornWorker):  # type: ignore[misc]
         self.config.timeout_graceful_shutdown = max(1, self.cfg.graceful_timeout - 2)
 
     def init_process(self) -> None:
+        end_once_orphaned(self.ppid, self.cfg.graceful_timeout)
         try:
             super().init_process()
         except Exception:

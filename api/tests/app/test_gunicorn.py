@@ -403,6 +403,36 @@ def test_workers_do_not_outlive_a_killed_master(start: Start) -> None:
     assert not alive
 
 
+STUCK = """
+import os, time
+from app.main import serve
+
+app = serve()
+
+@app.get("/stuck")
+async def stuck():
+    open("{stuck}", "w").write(str(os.getpid()))
+    time.sleep(600)
+"""
+
+
+def test_a_stuck_worker_does_not_outlive_a_killed_master_either(start: Start, tmp_path: Path) -> None:
+    stuck = tmp_path / "stuck"
+    (tmp_path / "hanging.py").write_text(STUCK.format(stuck=stuck))
+    server = start(application="hanging:app", PYTHONPATH=str(tmp_path), GRACEFUL_TIMEOUT="3")
+    workers = server.workers()
+    with socket.create_connection(("127.0.0.1", server.port)) as caller:
+        caller.sendall(b"GET /stuck HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        until(lambda: stuck.read_text() != "")
+        server.master.kill()
+        server.master.wait()
+        _, alive = psutil.wait_procs(workers, timeout=10)
+    for worker in alive:
+        worker.kill()
+    assert not alive
+    assert int(stuck.read_text()) in {worker.pid for worker in workers}
+
+
 SLOW_START = """
 import asyncio
 from contextlib import asynccontextmanager
