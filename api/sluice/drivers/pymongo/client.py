@@ -16,7 +16,9 @@ from pymongo.errors import OperationFailure
 from pymongo.topology_description import TopologyDescription
 
 from sluice.drivers import overload
-from sluice.drivers.connected import Document
+from sluice.drivers.connected import Collection, Document
+from sluice.drivers.finding import Query
+from sluice.drivers.pymongo import finding
 from sluice.drivers.pymongo.endings import ENDINGS, finishing, see_through, take_outcome
 from sluice.drivers.selection import allow_for_round_trip, within_deadline
 from sluice.errors import PoolError
@@ -72,6 +74,8 @@ class AsyncClient(AsyncMongoClient[Document]):
     """PyMongo's asynchronous client."""
 
     budget: RetryBudget
+    cluster_time = b""
+    """What a lean query has heard last of it, encoded."""
     _described: TopologyDescription | None = None
     _answered: list[Any]
 
@@ -107,6 +111,10 @@ class AsyncClient(AsyncMongoClient[Document]):
             task = asyncio.ensure_future(selecting)
             task.add_done_callback(take_outcome)
             return await asyncio.shield(task)
+
+    async def find_encoded(self, collection: Collection, query: Query) -> list[bytes]:
+        """See `sluice.drivers.finding.find`."""
+        return await finding.find(self, collection, query)
 
     @_csot.apply
     async def _retry_internal(
