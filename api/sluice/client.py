@@ -32,7 +32,6 @@ from sluice.statistics.snapshot import WorkerSnapshot
 from sluice.statistics.worker import WorkerStatistics
 
 if TYPE_CHECKING:
-    from bson.codec_options import CodecOptions
     from pymongo.asynchronous.collection import AsyncCollection
     from pymongo.collation import Collation
     from pymongo.read_concern import ReadConcern
@@ -240,9 +239,7 @@ class Sluice:
         of = self.collection(collection, codec_options)
         if read_preference is not None or read_concern is not None:
             of = of.with_options(read_preference=read_preference, read_concern=read_concern)
-        query = Query(filter, projection, sort, skip, limit, collation, comment)
-        codec: CodecOptions[Document] = of.codec_options
-        return [bson.decode(document, codec) for document in await find(of, query)]
+        return await find(of, Query(filter, projection, sort, skip, limit, collation, comment))
 
     def operation(self, collection: str, name: str) -> AbstractContextManager[None]:
         """Time the block as one operation, named as the driver's method; see `sluice.statistics.operations`.

@@ -91,8 +91,8 @@ class Reader:
         await self._coalescer.close()
 
     async def _find_one(self, key: object) -> Document | None:
-        found = await find(self._raw, Query({"_id": key}, self._projection, limit=1))
-        return bson.decode(found[0], self._codec) if found else None
+        found = await find(self._collection, Query({"_id": key}, self._projection, limit=1))
+        return found[0] if found else None
 
     def _match(self, key: object) -> tuple[Key, int] | None:
         """What BSON takes for the same key, and its size; None for a key that goes alone."""
@@ -111,8 +111,8 @@ class Reader:
             query: Document = {"_id": next(iter(keys.values()))}
         else:
             query = {"_id": {"$in": list(keys.values())}}
-        for raw in await find(self._raw, Query(query, self._projection)):
-            found[key_of(raw)] = raw
+        for document in await find(self._raw, Query(query, self._projection)):
+            found[key_of(document.raw)] = document.raw
         # A document that nobody here asked for by these bytes (a collation, say): its asker must ask alone.
         strange = not found.keys() <= keys.keys() or await self._may_match_several(keys, found)
         for entry in batch:

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bson.raw_bson import RawBSONDocument
 from pymongo.collation import Collation
 
 from sluice.drivers.connected import Collection
-
 
 LARGEST_BATCH = 2**31 - 1
 """Documents; without a number a first reply has 101."""
@@ -29,27 +27,23 @@ class Query:
     comment: Any = None
 
 
-async def find(collection: Collection, query: Query) -> list[bytes]:
-    """The documents, encoded. Raises what the driver's `find` raises."""
+async def find(collection: Collection, query: Query) -> list[Any]:
+    """The documents, decoded as the collection's are. Raises what the driver's `find` raises."""
     client = collection.database.client
-    lean = getattr(type(client), "find_encoded", None)  # of its class: a client has a database of any name
+    lean = getattr(type(client), "find_lean", None)  # of its class: a client has a database of any name
     if lean is None:
         return await by_the_driver(collection, query)
-    found: list[bytes] = await lean(client, collection, query)
+    found: list[Any] = await lean(client, collection, query)
     return found
 
 
-async def by_the_driver(collection: Collection, query: Query) -> list[bytes]:
+async def by_the_driver(collection: Collection, query: Query) -> list[Any]:
     """The same by the driver's own `find`."""
-    options: Any = collection.codec_options
-    if options.document_class is not RawBSONDocument:
-        collection = collection.with_options(codec_options=options.with_options(document_class=RawBSONDocument))
     more: dict[str, Any] = {"sort": query.sort, "skip": query.skip, "collation": query.collation, "comment": query.comment}
-    if query.limit == 1:  # one thread's work for Motor, where a cursor takes several
-        one: Any = await collection.find_one(query.filter, query.projection, **more)
-        return [] if one is None else [one.raw]
+    if query.limit == 1 and isinstance(query.filter, Mapping):  # one thread's work for Motor; a cursor takes several
+        one = await collection.find_one(query.filter, query.projection, **more)
+        return [] if one is None else [one]
     cursor = collection.find(
         query.filter, query.projection, limit=query.limit, batch_size=query.limit or LARGEST_BATCH, **more
     )
-    found: Any = await cursor.to_list(None)
-    return [document.raw for document in found]
+    return await cursor.to_list(None)
