@@ -19,6 +19,7 @@ from sluice.coalescing.writer import Writer
 from sluice.drivers import driver
 from sluice.drivers.arguments import is_srv
 from sluice.drivers.connected import Client, Connected, Database, Document, Session, usable
+from sluice.drivers.finding import Query, find
 from sluice.drivers.members import ReadPreference, Role, name_of
 from sluice.errors import PoolUnavailable
 from sluice.failover import Failover
@@ -32,6 +33,8 @@ from sluice.statistics.worker import WorkerStatistics
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.collection import AsyncCollection
+    from pymongo.collation import Collation
+    from pymongo.read_concern import ReadConcern
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -208,6 +211,35 @@ class Sluice:
             writer = Writer(self.database[collection], stats, limits=limits or self._limits)
             self._writers[collection, limits] = writer
         return writer
+
+    async def find(
+        self,
+        collection: str,
+        filter: Mapping[str, Any],  # noqa: A002 as the driver's
+        projection: Mapping[str, Any] | None = None,
+        *,
+        sort: Sequence[tuple[str, int | str | Mapping[str, Any]]] | None = None,
+        skip: int = 0,
+        limit: int = 0,
+        collation: Collation | None = None,
+        comment: object = None,
+        read_preference: ReadPreference | None = None,
+        read_concern: ReadConcern | None = None,
+        codec_options: Mapping[str, Any] | None = None,
+    ) -> list[Document]:
+        """The documents that fit, as the driver's `find(…).to_list()` has them, for less: on PyMongo a query whose answer
+        fits into one reply (16 MiB) is asked without the driver's machinery around it. For pages, not for everything.
+
+        `limit`: 0 for all; `codec_options` as in `collection`. Raises what the driver raises, and `PoolUnavailable`, as
+        `client`; `ValueError` for a limit or skip below 0.
+        """
+        for name, number in (("limit", limit), ("skip", skip)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+                raise ValueError(f"{name}={number!r}: allowed is a whole number, 0 or more")
+        of = self.collection(collection, codec_options)
+        if read_preference is not None or read_concern is not None:
+            of = of.with_options(read_preference=read_preference, read_concern=read_concern)
+        return await find(of, Query(filter, projection, sort, skip, limit, collation, comment))
 
     def operation(self, collection: str, name: str) -> AbstractContextManager[None]:
         """Time the block as one operation, named as the driver's method; see `sluice.statistics.operations`.

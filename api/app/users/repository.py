@@ -119,8 +119,9 @@ class Users:
     async def _find(self, query: Document, listing: Listing) -> list[tuple[Document, User | None]]:
         """The documents of a page and one more, each with its user; None where it is none."""
         with self._sluice.operation(COLLECTION, "find"):
-            cursor = self._collection.find(query).sort(listing.order).limit(listing.limit + 1)
-            documents = await cursor.to_list(listing.limit + 1)
+            documents = await self._sluice.find(
+                COLLECTION, query, sort=listing.order, limit=listing.limit + 1, codec_options=LENIENT
+            )
         return [(document, _user_or_none(document)) for document in documents]
 
     async def list(self, listing: Listing) -> UserPage:

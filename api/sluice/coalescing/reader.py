@@ -17,6 +17,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.errors import PyMongoError
 
 from sluice.coalescing.coalescer import Coalescer, Entry, Limits
+from sluice.drivers.finding import Query, find
 from sluice.statistics.snapshot import CoalescerStats
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class Reader:
         await self._coalescer.close()
 
     async def _find_one(self, key: object) -> Document | None:
-        return await self._collection.find_one({"_id": key}, self._projection)
+        found = await find(self._collection, Query({"_id": key}, self._projection, limit=1))
+        return found[0] if found else None
 
     def _match(self, key: object) -> tuple[Key, int] | None:
         """What BSON takes for the same key, and its size; None for a key that goes alone."""
@@ -109,11 +111,8 @@ class Reader:
             query: Document = {"_id": next(iter(keys.values()))}
         else:
             query = {"_id": {"$in": list(keys.values())}}
-        # One reply, unless it would be too large.
-        cursor = self._raw.find(query, self._projection, batch_size=len(keys) + 1)
-        for document in await cursor.to_list(None):
-            raw = document.raw
-            found[key_of(raw)] = raw
+        for document in await find(self._raw, Query(query, self._projection)):
+            found[key_of(document.raw)] = document.raw
         # A document that nobody here asked for by these bytes (a collation, say): its asker must ask alone.
         strange = not found.keys() <= keys.keys() or await self._may_match_several(keys, found)
         for entry in batch:

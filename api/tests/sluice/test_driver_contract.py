@@ -3,42 +3,51 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import bson
 import motor.core
 import motor.frameworks.asyncio
 import motor.motor_asyncio
 import pymongo
 import pytest
 from motor.metaprogramming import create_class_with_framework
-from pymongo import AsyncMongoClient, MongoClient, _csot, pool_shared
+from pymongo import AsyncMongoClient, MongoClient, _csot, helpers_shared, message, network_layer, pool_shared
+from pymongo.asynchronous import command_runner
 from pymongo.asynchronous import mongo_client as asynchronous_client
 from pymongo.asynchronous import pool as asynchronous
 from pymongo.asynchronous import topology as asynchronous_topology
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.asynchronous.mongo_client import _ClientCheckout, _ClientConnectionRetryable
+from pymongo.asynchronous.cursor import AsyncCursor
+from pymongo.asynchronous.mongo_client import _ClientCheckout, _ClientConnectionRetryable, _ClientReadCheckout
 from pymongo.asynchronous.topology import Topology
 from pymongo.change_stream import ChangeStream
+from pymongo.collation import Collation
 from pymongo.client_session import ClientSession
 from pymongo.command_cursor import CommandCursor
 from pymongo.cursor import Cursor, RawBatchCursor
-from pymongo.errors import AutoReconnect, PyMongoError, _OperationCancelled
+from pymongo.errors import AutoReconnect, NotPrimaryError, OperationFailure, PyMongoError, _OperationCancelled
 from pymongo.helpers_shared import _RetryPolicy
+from pymongo.logger import _COMMAND_LOGGER, _is_debug_enabled
 from pymongo.pool_shared import PoolState, _PoolClosedError
+from pymongo.read_concern import ReadConcern
 from pymongo.synchronous import mongo_client as synchronous_client
 from pymongo.synchronous import pool as synchronous
 from pymongo.synchronous import topology as synchronous_topology
 from pymongo.synchronous.mongo_client import _ClientConnectionRetryable as SyncRetryable
 
 from sluice.drivers import overload
+from sluice.drivers.finding import Query
 from sluice.drivers.motor.client import SyncClient
 from sluice.drivers.motor.endings import ENDINGS as MOTOR_ENDINGS
 from sluice.drivers.motor.pool import CountedConnection as MotorConnection
 from sluice.drivers.pools import adopt
+from sluice.drivers.pymongo import finding
 from sluice.drivers.pymongo.client import AsyncClient
 from sluice.drivers.pymongo.endings import ENDINGS
 from sluice.drivers.pymongo.pool import CountedConnection as PyMongoConnection
@@ -77,6 +86,8 @@ OVERRIDDEN: dict[tuple[type, str], list[str]] = {
     (asynchronous.Pool, "remove_stale_sockets"): ["self", "reference_generation"],
     (asynchronous.Pool, "_reset"): ["self", "close", "pause", "service_id", "interrupt_connections"],
     (asynchronous.AsyncConnection, "close_conn"): ["self", "reason"],
+    (asynchronous.AsyncConnection, "send_message"): ["self", "message", "max_doc_size"],
+    (asynchronous.AsyncConnection, "receive_message"): ["self", "request_id"],
     (synchronous.Pool, "__init__"): ["self", "address", "options", "is_sdam", "client_id"],
     (synchronous.Pool, "_get_conn"): ["self", "checkout_started_time", "handler"],
     (synchronous.Pool, "connect"): ["self", "handler"],
@@ -138,6 +149,9 @@ BOTH_CLIENTS = ("pymongo.asynchronous.mongo_client", "pymongo.synchronous.mongo_
 BOTH_POOLS = ("pymongo.asynchronous.pool", "pymongo.synchronous.pool")
 PARAMETERS = "test_overridden_methods_still_have_these_parameters"
 STATE = "test_a_pool_still_has_the_state_that_gauges_read"
+SENDING = "test_a_connection_sends_and_receives_as_the_drivers_does"
+ASKING = "test_a_query_is_asked_as_the_driver_asks_it"
+PLAIN = "test_a_client_says_who_needs_more_than_a_plain_query"
 PRIVATE = {
     "_AgnosticBaseConnection": Private(
         ("pymongo.pool_shared", *BOTH_POOLS),
@@ -149,6 +163,9 @@ PRIVATE = {
         "both drivers' pools derive from it, and have its state",
         "test_pools_and_connections_have_a_base_in_common",
     ),
+    "_COMMAND_LOGGER": Private(
+        ("pymongo.logger", "pymongo.asynchronous.command_runner"), "logs every command, where it does at all", PLAIN
+    ),
     "_ClientCheckout": Private(
         BOTH_CLIENTS,
         "what a checkout is made for: its session tells what belongs to a transaction",
@@ -157,9 +174,10 @@ PRIVATE = {
     "_ClientConnectionRetryable": Private(
         BOTH_CLIENTS, "an operation and its retries", "test_operations_are_repeated_where_refusals_end_it"
     ),
+    "_OpMsg": Private(("pymongo.message",), "an answer", ASKING),
     "_OperationCancelled": Private(
         ("pymongo.errors", "pymongo.network_layer"),
-        "what the driver's filler meets when its pool is cleared",
+        "what the driver's filler, and whoever waits for an answer, meets when its pool is cleared",
         "test_the_names_that_the_table_of_errors_reads_are_still_there",
     ),
     "_PoolClosedError": Private(
@@ -167,10 +185,23 @@ PRIVATE = {
         "what an operation meets when its client closes",
         "test_the_names_that_the_table_of_errors_reads_are_still_there",
     ),
+    "_UNPACK_REPLY": Private(("pymongo.message", "pymongo.network_layer"), "takes an answer apart, by its opcode", SENDING),
     "_add_error_label": Private(
         ("pymongo.errors",),
         "how an error says that nothing was written, or that a transaction may be repeated",
         "test_the_names_that_the_table_of_errors_reads_are_still_there",
+    ),
+    "_check_command_response": Private(
+        ("pymongo.helpers_shared", "pymongo.asynchronous.command_runner"), "makes an error of an answer", ASKING
+    ),
+    "_check_interval_seconds": Private(
+        ("pymongo.pool_shared", *BOTH_POOLS[:1]),
+        "for how long a connection that was returned is taken for open",
+        "test_an_idle_connection_is_taken_in_these_steps",
+    ),
+    "_compression_settings": Private(("pymongo.pool_options",), "which compressors a client was given", PLAIN),
+    "_conn_from_server": Private(
+        BOTH_CLIENTS[:1], "gives a connection, and tells the member's monitor of what fails on it", ASKING
     ),
     "_connect": Private(
         ("motor.core",),
@@ -182,20 +213,34 @@ PRIVATE = {
         "the driver's own timeout, which waits at the turnstile draw on",
         "test_the_drivers_timeout_is_in_context_variables",
     ),
+    "_encrypter": Private(BOTH_CLIENTS[:1], "encrypts and decrypts fields, where it does at all", PLAIN),
     "_end_sessions": Private(BOTH_CLIENTS[:1], "ends sessions on the server, through a full queue", PARAMETERS),
+    "_event_listeners": Private(
+        ("pymongo.mongo_client_shared", *BOTH_CLIENTS[:1]), "whoever is told of every command, if anybody is", PLAIN
+    ),
     "_framework": Private(
         ("motor.core", "motor.metaprogramming"),
         "Motor's way into the threads",
         "test_motor_asks_its_framework_for_a_way_into_the_threads",
     ),
+    "_get_bound_session": Private(BOTH_CLIENTS[:1], "the session that this context is bound to", PLAIN),
     "_get_conn": Private(BOTH_POOLS, "every checkout passes through it", "test_every_checkout_and_return_is_counted"),
+    "_index_document": Private(("pymongo.helpers_shared",), "takes a sort's names and directions", ASKING),
+    "_is_debug_enabled": Private(
+        ("pymongo.logger", "pymongo.asynchronous.command_runner"), "whether commands are logged", PLAIN
+    ),
     "_kill_cursors": Private(BOTH_CLIENTS[:1], "ends cursors on the server, through a full queue", PARAMETERS),
     "_max_connecting": Private(("pymongo.pool_shared",), "how many connections may be opened at a time", STATE),
+    "_op_msg": Private(("pymongo.message",), "encodes a command", ASKING),
     "_pending": Private(("pymongo.pool_shared", *BOTH_POOLS), "how many connections are being opened", STATE),
     "_perished": Private(
         BOTH_POOLS, "closes what was idle for too long", "test_idle_connections_are_closed_in_two_places"
     ),
     "_pool_class": Private(BOTH_CLIENTS, "how a client gets its pools", "test_clients_take_a_pool_class"),
+    "_process_response": Private(BOTH_CLIENTS[:1], "learns the cluster's time from an answer", ASKING),
+    "_raise_connection_failure": Private(
+        BOTH_POOLS[:1], "closes a connection on which something failed, and raises what it's called", SENDING
+    ),
     "_read": Private(BOTH_CLIENTS, "a read and its retries", "test_operations_are_repeated_where_refusals_end_it"),
     "_reset": Private(BOTH_POOLS[:1], "clears or closes a pool", "test_a_pool_is_cleared_and_closed_in_one_place"),
     "_retry_internal": Private(
@@ -263,6 +308,165 @@ def test_every_checkout_and_return_is_counted(pool: Any) -> None:
     assert ".checkin(" in checkout
     assert inspect.getsource(pool).count("self.conns.popleft()") == 1  # in _get_conn
     assert "self.conns.popleft()" in inspect.getsource(pool.Pool._get_conn)
+
+
+def test_a_connection_sends_and_receives_as_the_drivers_does() -> None:
+    """`pymongo.connection` has the same without the driver's tasks."""
+    everything = inspect.getsource(asynchronous)
+    connection = asynchronous.AsyncConnection
+    for method, way in ((connection.send_message, "async_sendall("), (connection.receive_message, "async_receive_message(")):
+        source = inspect.getsource(method)
+        assert way in source, f"{method.__name__} has another way to the network"
+        assert everything.count(f"await {way}") == 1, f"{way} has another caller, which makes tasks"
+        assert "except BaseException as error:" in source
+        assert "await self._raise_connection_failure(error)" in source
+    assert "max_doc_size > self.max_bson_size" in inspect.getsource(connection.send_message)
+    failure = inspect.getsource(connection._raise_connection_failure)
+    assert "await self.close_conn(reason)" in failure
+    assert "isinstance(error, (IOError, OSError, *SSLErrors))" in failure
+    writing = inspect.getsource(network_layer.PyMongoProtocol.write)
+    assert "self.transport.write(message)" in writing
+    assert "await" not in writing, "to write may wait now, and needs a limit"
+    reading = inspect.signature(network_layer.PyMongoProtocol.read).parameters
+    assert list(reading) == ["self", "request_id", "max_message_size"]
+
+
+def test_a_wait_for_an_answer_ends_as_the_drivers_does() -> None:
+    """By the same clocks, with the same errors, and by the same sign that its connection is to be given up."""
+    receiving = inspect.getsource(network_layer.async_receive_message)
+    for step in (
+        "timeout = conn.conn.gettimeout",
+        "if _csot.get_timeout():",
+        "deadline = _csot.get_deadline()",
+        "conn.conn.get_conn.read(request_id, max_message_size)",
+        'raise TimeoutError("timed out")',
+        "unpack_reply = _UNPACK_REPLY[op_code]",
+        "raise ProtocolError(",
+        "return unpack_reply(data)",
+        'raise _OperationCancelled("operation cancelled")',
+    ):
+        assert step in receiving, f"the driver waits for an answer without {step!r}"
+    assert "conn.cancel_context.cancelled" in inspect.getsource(network_layer._poll_cancellation)
+    clearing = inspect.getsource(asynchronous.Pool._reset)
+    assert "for context in self.active_contexts:" in clearing
+    assert "context.cancel()" in clearing
+    assert message._UNPACK_REPLY == {2013: message._OpMsg.unpack}
+
+
+def test_an_idle_connection_is_taken_in_these_steps() -> None:
+    """`AsyncPool._idle` does them all in one, where none of them would wait."""
+    taking = inspect.getsource(asynchronous.Pool._get_conn)
+    counted = re.findall(r"self\.(\w+) \+= 1", taking)
+    assert counted == ["operation_count", "requests", "active_sockets", "_pending"], "_idle counts the first three"
+    steps = (
+        "if self.pid != os.getpid():",
+        "while not (self.requests < self.max_pool_size):",
+        "conn = self.conns.popleft()",
+        "if await self._perished(conn):",
+        "conn.active = True",
+        "self.active_contexts.add(conn.cancel_context)",
+        "return conn",
+    )
+    places = [taking.find(step) for step in steps]
+    assert -1 not in places, dict(zip(steps, places, strict=True))
+    assert places == sorted(places)
+    perished = inspect.getsource(asynchronous.Pool._perished)
+    assert perished.count("return True") == 3, "_idle knows three reasons not to take a connection"
+    assert "idle_time_seconds > self.opts.max_idle_time_seconds" in perished
+    assert "check_interval_seconds == 0 or idle_time_seconds > check_interval_seconds" in perished
+    assert "self.stale_generation(conn.generation, conn.service_id)" in perished
+    options = AsyncMongoClient("mongodb://127.0.0.1:1", connect=False)._topology_settings.pool_options
+    pool = asynchronous.Pool(("127.0.0.1", 1), options)
+    assert pool._check_interval_seconds == 1
+    assert (pool.requests, pool.pid, pool.active_contexts, pool.lock.locked()) == (0, os.getpid(), set(), False)
+    returning = inspect.getsource(asynchronous.Pool._checkin_apply)
+    assert re.findall(r"self\.(\w+) -= 1", returning)[2:] == ["requests", "active_sockets", "operation_count"]
+    assert "self.active_contexts.discard(conn.cancel_context)" in returning
+
+
+def test_a_query_is_asked_as_the_driver_asks_it() -> None:
+    """`pymongo.finding` sends the same command, on a connection from the same checkout, and reads the answer alike."""
+    running, asking = inspect.getsource(command_runner._run_command), inspect.getsource(message._Query.as_command)
+    for step in (
+        "await conn.send_message(msg, max_doc_size)",
+        "await conn.receive_message(request_id)",
+        "await client._process_response(response_doc, session)",
+        "helpers_shared._check_command_response(",
+    ):
+        assert step in running, f"the driver runs a command without {step!r}"
+    for step in ("conn.add_server_api(cmd)", "conn.send_cluster_time(cmd, ", "conn.apply_timeout(cmd=cmd)"):
+        assert step in asking, f"the driver makes a query without {step!r}"
+    for method, parameters in (
+        (AsyncMongoClient._conn_from_server, ["self", "read_preference", "server", "session"]),
+        (AsyncMongoClient._process_response, ["self", "reply", "session"]),
+        (message._op_msg, ["flags", "command", "dbname", "read_preference", "opts", "ctx"]),
+        (message._OpMsg.unpack_response, ["self", "cursor_id", "codec_options", "user_fields", "legacy_response"]),
+    ):
+        assert list(inspect.signature(method).parameters) == parameters
+    assert "return conn, read_pref" in inspect.getsource(_ClientReadCheckout.__aenter__)
+    assert 'reply.get("$clusterTime")' in inspect.getsource(AsyncMongoClient._process_response)
+    codec = AsyncMongoClient(connect=False).codec_options
+    _, encoded, size, _ = message._op_msg(0, {"find": "a"}, "b", None, codec)
+    assert (len(encoded) > size, encoded[16:20]) == (True, bytes(4))
+    answer = message._OpMsg.unpack(bytes(5) + bson.encode({"ok": 1}))
+    assert bytes(answer.raw_command_response()) == bson.encode({"ok": 1})
+    assert answer.unpack_response(codec_options=codec, user_fields={"cursor": {"firstBatch": 1}}) == [{"ok": 1}]
+    for code, error in ((10107, NotPrimaryError), (50, OperationFailure), (2, OperationFailure)):
+        with pytest.raises(error):
+            helpers_shared._check_command_response({"ok": 0, "errmsg": "no", "code": code}, 20, pool_opts=None)
+    assert helpers_shared._REAUTHENTICATION_REQUIRED_CODE == finding.REAUTHENTICATE
+
+
+def test_a_query_has_the_fields_that_the_drivers_has() -> None:
+    collection = AsyncMongoClient[dict[str, Any]](connect=False).db.things
+    of = collection.with_options(read_concern=ReadConcern("majority"))
+    collation, sort = Collation("en"), [("a", 1), ("b", "text")]
+    query = Query({"x": 1}, {"a": 1}, sort, 5, 7, collation, "why")
+    cursor = of.find({"x": 1}, {"a": 1}, 5, 7, sort=sort, collation=collation, comment="why")
+    theirs = message._gen_find_command(
+        of.name, cursor._query_spec(), {"a": 1}, 5, 7, 7, 0, of.read_concern, collation.document
+    )
+    assert finding._command(of, query) == theirs
+    for empty in ({}, None):
+        cursor = collection.find({}, empty)
+        theirs = message._gen_find_command(
+            "things", cursor._query_spec(), cursor._projection, 0, 0, finding.LARGEST_BATCH, 0, ReadConcern()
+        )
+        assert finding._command(collection, Query({}, empty)) == theirs
+    fields = set(re.findall(r'cmd\["(\w+)"\]', inspect.getsource(message._gen_find_command)))
+    known = {"filter", "projection", "skip", "limit", "batchSize", "readConcern", "collation"}
+    assert fields == known | {"singleBatch", "allowDiskUse"}, "the driver's queries have a field that ours lack"
+    assert '"$query" in spec' in inspect.getsource(message._gen_find_command)
+    assert '"$explain" in self.spec' in inspect.getsource(message._Query.as_command)
+
+
+def test_a_client_says_who_needs_more_than_a_plain_query() -> None:
+    """`pymongo.finding` leaves it to the driver where anything of this is on."""
+    plain: Any = AsyncMongoClient(connect=False)
+    assert plain._encrypter is None
+    assert plain._event_listeners.enabled_for_commands is False
+    assert plain._get_bound_session() is None
+    assert plain.options.timeout is None
+    assert not plain.options.load_balanced
+    assert not plain.options.pool_options._compression_settings.compressors
+    compressed = AsyncMongoClient(connect=False, compressors="zlib").options.pool_options
+    assert compressed._compression_settings.compressors == ["zlib"]  # type: ignore[union-attr]
+    assert not _is_debug_enabled(_COMMAND_LOGGER)
+    fast = " ".join(inspect.getsource(command_runner._run_command).split())
+    assert (
+        "if (topology_id is not None and _is_debug_enabled(_COMMAND_LOGGER)) or ( "
+        "listeners is not None and listeners.enabled_for_commands ):"
+    ) in fast, "somebody else hears of commands now"
+
+
+def test_the_drivers_operation_goes_on_from_an_attempt_that_was_made_before() -> None:
+    """Its first step is to read, once for a query; `_Retryable._read` then raises what that attempt has met."""
+    assert "self._run_with_conn" in inspect.getsource(AsyncCursor._send_message)
+    assert inspect.getsource(AsyncMongoClient._run_operation).count("await self._retryable_read(") == 1
+    assert inspect.getsource(AsyncMongoClient._retryable_read).count("await self._retry_internal(") == 1
+    running = inspect.getsource(_ClientConnectionRetryable.run)
+    assert running.count("await self._read()") == 1
+    assert running.index("while True:") < running.index("await self._read()")
 
 
 def test_a_pool_is_cleared_and_closed_in_one_place() -> None:

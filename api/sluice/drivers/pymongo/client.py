@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from pymongo import AsyncMongoClient, _csot
 from pymongo.asynchronous.mongo_client import _ClientConnectionRetryable
 from pymongo.asynchronous.server import Server
-from pymongo.errors import OperationFailure
+from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.topology_description import TopologyDescription
 
 from sluice.drivers import overload
-from sluice.drivers.connected import Document
+from sluice.drivers.connected import Collection, Document
+from sluice.drivers.finding import Query
+from sluice.drivers.pymongo import finding
 from sluice.drivers.pymongo.endings import ENDINGS, finishing, see_through, take_outcome
 from sluice.drivers.selection import allow_for_round_trip, within_deadline
 from sluice.errors import PoolError
@@ -43,9 +45,14 @@ class _Retryable(_ClientConnectionRetryable[Result]):
 
     budget: RetryBudget
     operation: str
+    failed: PyMongoError | None = None
+    """What its first attempt met, where that was made before."""
 
     async def _read(self) -> Result:
+        failed, self.failed = self.failed, None
         try:
+            if failed is not None:
+                raise failed
             return await super()._read()
         except PoolError:
             self._retryable = False
@@ -72,6 +79,8 @@ class AsyncClient(AsyncMongoClient[Document]):
     """PyMongo's asynchronous client."""
 
     budget: RetryBudget
+    cluster_time = b""
+    """What a lean query has heard last of it, encoded."""
     _described: TopologyDescription | None = None
     _answered: list[Any]
 
@@ -108,6 +117,10 @@ class AsyncClient(AsyncMongoClient[Document]):
             task.add_done_callback(take_outcome)
             return await asyncio.shield(task)
 
+    async def find_lean(self, collection: Collection, query: Query) -> list[Any]:
+        """See `sluice.drivers.finding.find`."""
+        return await finding.find(self, collection, query)
+
     @_csot.apply
     async def _retry_internal(
         self,
@@ -123,7 +136,9 @@ class AsyncClient(AsyncMongoClient[Document]):
         is_run_command: bool = False,
         is_aggregate_write: bool = False,
     ) -> Any:
-        self.budget.earn()
+        first = finding.take_first_attempt()
+        if first is None:
+            self.budget.earn()
         work: _Retryable[Any] = _Retryable(
             self,
             func,
@@ -139,6 +154,9 @@ class AsyncClient(AsyncMongoClient[Document]):
             is_aggregate_write=is_aggregate_write,
         )
         work.budget, work.operation = self.budget, operation
+        if first is not None and first.error is not None:
+            work.failed, first.error = first.error, None
+            work._server = cast("Any", first.server)
         return await (see_through(work.run()) if operation in ENDINGS else work.run())
 
     async def _kill_cursors(self, *arguments: Any, **options: Any) -> None:

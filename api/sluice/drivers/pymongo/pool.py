@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pymongo.asynchronous.pool import AsyncConnection, Pool
 from pymongo.errors import AutoReconnect, OperationFailure, WaitQueueTimeoutError
@@ -13,7 +14,8 @@ from pymongo.monitoring import ConnectionCheckOutFailedReason, ConnectionClosedR
 from pymongo.pool_shared import PoolState
 
 from sluice.drivers.members import Address, name_of
-from sluice.drivers.pools import TrackedConnection, TrackedPool, adopt, label_refusal
+from sluice.drivers.pools import TrackedPool, adopt, label_refusal
+from sluice.drivers.pymongo.connection import CountedConnection
 from sluice.drivers.pymongo.endings import claim_of, has_connection
 from sluice.drivers.tracker import Tracker
 from sluice.errors import PoolClosed
@@ -26,16 +28,6 @@ if TYPE_CHECKING:
     from pymongo.pool_options import PoolOptions
 
 MakeTurnstile = Callable[[str, PoolStats, Callable[[], bool]], Turnstile]
-
-
-class CountedConnection(TrackedConnection, AsyncConnection):
-    """Counts its end."""
-
-    async def close_conn(self, reason: str | None) -> None:
-        if reason is not None and not self.closed:
-            # First: who is cancelled while it closes has closed it, though the driver then sends no event.
-            self.tracker.closed(self.id, reason)
-        await super().close_conn(reason)
 
 
 class AsyncPool(TrackedPool, Pool):
@@ -56,6 +48,7 @@ class AsyncPool(TrackedPool, Pool):
         self.turnstile = make_turnstile(name_of(address), stats, self._has_room)
         self._filling = 0
         self._returning = 0
+        self._used: set[CountedConnection] = set()
 
     def _has_room(self) -> bool:
         """Whether the next operation would find a connection, or may open one, without waiting in the driver.
@@ -79,20 +72,44 @@ class AsyncPool(TrackedPool, Pool):
                 label_refusal(error)
                 raise
             self.turnstile.held += 1  # it has become ready in between
-            self.tracker.took(connection.id, started)
+            self._take(connection, started)
             return connection
         if not self.turnstile.enter_at_once():
             await self._wait_for_turn(checkout_started_time, handler)
         try:
-            connection = await super()._get_conn(checkout_started_time, handler)
+            connection = self._idle() or await super()._get_conn(checkout_started_time, handler)
         except BaseException as error:
             self.turnstile.leave()
             label_refusal(error)
             raise
-        self.tracker.took(connection.id, started)
+        self._take(connection, started)
         self.turnstile.admit()
         has_connection()
         return connection
+
+    def _take(self, connection: AsyncConnection, started: float) -> None:
+        self._used.add(cast("CountedConnection", connection))
+        self.tracker.took(connection.id, started)
+
+    def _idle(self) -> AsyncConnection | None:
+        """What the driver would take without waiting, in one step of the event loop, which needs none of its locks; None
+        where it would have to look closer."""
+        if not self.conns or self.lock.locked() or self.requests >= self.max_pool_size or self.pid != os.getpid():
+            return None
+        connection = self.conns[0]
+        idle = connection.idle_time_seconds()
+        often, longest = self._check_interval_seconds, self.opts.max_idle_time_seconds
+        if (often is not None and idle >= often) or (longest is not None and idle > longest):
+            return None
+        if self.stale_generation(connection.generation, connection.service_id):
+            return None
+        self.conns.popleft()
+        self.operation_count += 1
+        self.requests += 1
+        self.active_sockets += 1
+        connection.active = True
+        self.active_contexts.add(connection.cancel_context)
+        return cast("AsyncConnection", connection)
 
     async def _wait_for_turn(self, checkout_started_time: float, handler: _ClientCheckout | None) -> None:
         """As the driver's own queue: server selection counts who waits, and each checkout that began has an end."""
@@ -132,6 +149,7 @@ class AsyncPool(TrackedPool, Pool):
 
     async def checkin(self, conn: AsyncConnection) -> None:
         self.tracker.returned(conn.id)
+        self._used.discard(cast("CountedConnection", conn))
         self._returning += 1  # holds its permit until it is really back
         try:
             await super().checkin(conn)
@@ -167,6 +185,9 @@ class AsyncPool(TrackedPool, Pool):
             what = f"{name_of(self.address)}: connection pool {'closed' if close else 'cleared'}"
             self.turnstile.evict(lambda: AutoReconnect(what))
         await super()._reset(close, pause, service_id, interrupt_connections)
+        if interrupt_connections:
+            for connection in list(self._used):
+                connection.interrupt()
 
     async def interrupt(self) -> None:
         await self.reset(interrupt_connections=True)
