@@ -73,6 +73,31 @@ find_ports() {
     $1 == "published:" {gsub("\"", ""); print service, address, $2, target}')
 }
 
+# outdated: have the settings or the image of the API's containers changed
+outdated() {
+  local wanted hash image name
+  wanted=$(compose config --hash api)
+  while read -r hash image name; do
+    [[ $hash == "${wanted#* }" && $image == "$(docker image inspect --format '{{.Id}}' "$name")" ]] || return 0
+  done < <(compose ps --quiet --status running api | xargs docker inspect \
+    --format '{{index .Config.Labels "com.docker.compose.config-hash"}} {{.Image}} {{.Config.Image}}')
+  return 1
+}
+
+# replace_api: beside those containers that serve, which `compose up` would stop first. Once what they need is there; and
+# after nginx where that is to do less: let nobody else in, keep idle connections for less long.
+replace_api() {
+  local tries
+  [[ $(compose config nginx) =~ SLUICE_API_KEY_IS_SET:\ \"?yes ]] || compose up --detach --wait --no-deps nginx
+  compose run --rm --no-deps --no-TTY configure-nginx python -m stack.nginx --before-the-api /nginx
+  for ((tries = 0; tries < 20; tries++)); do
+    ! compose exec -T nginx cmp -s /derived/version /run/nginx/version || break
+    sleep 0.5
+  done
+  compose up --detach --quiet-pull mongo-init
+  "$root/scripts/rollout.sh" --no-build
+}
+
 up_in_containers() {
   unset SLUICE_RUN
   engine_answers || fail "no Docker engine with Compose 2 answers; --native runs the same services as local processes"
@@ -83,6 +108,9 @@ up_in_containers() {
   compose build --quiet
   compose run --rm --no-deps --no-TTY settings || fail "nothing was changed"
   find_ports
+  if containers_run && [[ -n $(compose ps --quiet --status running nginx) ]] && outdated; then
+    replace_api || fail "the API can't be replaced (see above)"
+  fi
   if ! compose up --detach --wait --quiet-pull "${without[@]}"; then
     compose logs --no-color --tail 3 api mongo-init nginx >&2 || true
     fail "the stack does not come up (see above); docker compose logs shows more"

@@ -45,12 +45,9 @@ class Reach:
 def reach(layout: Layout) -> Reach:
     """What nginx's files allow now; the most where they don't say."""
     folder = layout.home / "nginx" / "conf"
-    try:
-        to_others = (folder / "listen.conf").read_text() != listening(layout, to_others=False)
-        idle = nginx.IDLE.search((folder / "upstream_connections.conf").read_text())
-    except FileNotFoundError:
-        return Reach(True, sys.maxsize)
-    return Reach(to_others, int(idle[1]) if idle else sys.maxsize)
+    listen = folder / "listen.conf"
+    to_others = not listen.is_file() or listen.read_text() != listening(layout, to_others=False)
+    return Reach(to_others, nginx.idle_now(folder) or sys.maxsize)
 
 
 def configure(layout: Layout, settings: Settings) -> Loaded:

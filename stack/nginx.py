@@ -35,10 +35,9 @@ from stack.files import replace
 ADDRESSES = 16
 """How often a local stack's one address is listed: a stopping worker closes many idle connections at once, and nginx
 tries each entry at most once per request."""
-IDLE = re.compile(r"keepalive_timeout (\d+)ms;")
-"""Where upstream_connections.conf says for how long."""
 VERSION = "version"
 """The file that says which files these are; written last."""
+_IDLE = re.compile(r"keepalive_timeout (\d+)ms;")
 
 
 def for_processes(settings: Settings, api: str, idle: int | None = None) -> dict[str, str]:
@@ -85,6 +84,12 @@ def idle_ms(settings: Settings) -> int:
     `app.serving.leaving`."""
     kept = min(settings.keep_alive, max(1, settings.graceful_timeout - 2) / 2)
     return int(kept * 800)
+
+
+def idle_now(folder: Path) -> int | None:
+    """For how long that is by the files in this folder; None where they don't say."""
+    found = _IDLE.search(_read(folder / "upstream_connections.conf") or "")
+    return int(found[1]) if found else None
 
 
 def _limits(settings: Settings) -> str:
@@ -148,9 +153,14 @@ def main() -> None:
     """Write the files for nginx's container to a folder. Wrong settings end it in one line."""
     parser = argparse.ArgumentParser(prog="python -m stack.nginx", description=main.__doc__)
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    parser.add_argument("--before-the-api", action="store_true", help="keep idle connections for no longer than by now")
+    given = parser.parse_args()
+    folder = given.folder
     try:
-        files = for_containers(load(_env_file=None), StackSettings().sluice_https_port)
+        settings = load(_env_file=None)
+        known = idle_now(folder) if given.before_the_api else None
+        idle = idle_ms(settings) if known is None else min(known, idle_ms(settings))
+        files = for_containers(settings, StackSettings().sluice_https_port, idle)
     except ValidationError as error:
         sys.exit(f"nginx: {describe(error, StackSettings)}")
     except SettingsError as error:

@@ -6,7 +6,9 @@ import socket
 from pathlib import Path
 
 import pytest
+from load import Callers
 from project import ROOT, Project
+from traffic import person
 from whole_stack import until
 
 pytestmark = pytest.mark.timeout(500)  # the first test pays for the engine, the images and the start
@@ -103,6 +105,28 @@ def test_a_changed_setting_reaches_nginx_which_goes_on_running(project: Project)
     project.compose("up", "-d", "--wait")
     assert project.in_progress() == 300 * 2
     assert started() == before
+
+
+def test_changed_settings_of_the_api_cost_nobody_a_request(project: Project) -> None:
+    given = {"MAX_POOL_SIZE": "40", "KEEP_ALIVE": "3"}
+    (old,) = project.containers("api")
+    try:
+        with Callers(project, lambda http: http.post("/users", json=person())) as callers:
+            project.script("up.sh", "-d", **given)
+            callers.wait_for(201)
+        assert set(callers.outcomes) == {201}
+        (new,) = project.containers("api")
+        assert new != old
+        assert (
+            project.http.get("/connection-stats").json()["connection_pool_stats"]["pool_config"]["max_pool_size"] == 40
+        )
+        kept = project.compose("exec", "-T", "nginx", "cat", "/run/nginx/conf/upstream_connections.conf")
+        assert "keepalive_timeout 2400ms;" in kept
+        ids = project.ids()
+        project.script("up.sh", "-d", **given)
+        assert project.ids() == ids
+    finally:
+        project.script("up.sh", "-d")
 
 
 def test_logs_are_rotated_and_descriptors_suffice(project: Project) -> None:

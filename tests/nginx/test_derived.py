@@ -67,12 +67,26 @@ def test_what_is_as_it_was_is_left_alone(tmp_path: Path) -> None:
     assert write(tmp_path, for_containers(settings, 8443))
 
 
-def command(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def command(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """As the one-shot runs it."""
     paths = f"{ROOT / 'api'}:{ROOT}"
     environment = {"PATH": os.environ["PATH"], "PYTHONSAFEPATH": "1", "PYTHONPATH": paths, **environment}
-    one_shot = [sys.executable, "-m", "stack.nginx", str(folder)]
+    one_shot = [sys.executable, "-m", "stack.nginx", str(folder), *options]
     return subprocess.run(one_shot, env=environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(("keep_alive", "first"), [("2", 1_600), ("10", 4_000)])
+def test_before_the_api_idle_connections_are_kept_for_less_long_at_most(
+    tmp_path: Path, keep_alive: str, first: int
+) -> None:
+    for options, environment, expected in (
+        (["--before-the-api"], {}, 4_000),  # nothing is known yet
+        (["--before-the-api"], {"KEEP_ALIVE": keep_alive}, first),
+        ([], {"KEEP_ALIVE": keep_alive}, int(keep_alive) * 800),
+    ):
+        done = command(tmp_path, *options, **environment)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"keepalive_timeout {expected}ms;" in (tmp_path / "upstream_connections.conf").read_text()
 
 
 def test_the_one_shot_reads_the_environment(tmp_path: Path) -> None:
