@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import math
 import shutil
 import signal
@@ -153,6 +154,8 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     given = parser.parse_args(arguments)
+    if given.json and (given.json.is_dir() or not os.access(given.json.absolute().parent, os.W_OK)):
+        parser.error(f"--json={given.json}: allowed is a file in a folder that can be written")
     if unknown := [name for name in given.names if name not in DRILLS]:
         parser.error(f"{', '.join(unknown)}: allowed are {', '.join(DRILLS)}")
     return given

@@ -52,4 +52,4 @@ if ! find_version "$version" >/dev/null; then
   exit
 fi
 echo "==> the core's and the API's tests on the image's Python $version"
-exec "${BASH_SOURCE[0]}" --python "$version" --numprocesses=2 api/tests
+exec "$root/scripts/test.sh" --python "$version" --numprocesses=2 api/tests

@@ -79,6 +79,8 @@ def configure_nginx(layout: Layout, settings: Settings, reach: Reach | None = No
     logs = folder / "logs"
     if logs.is_dir() and not logs.is_symlink():
         shutil.rmtree(logs)
+    if logs.is_symlink() and logs.readlink() != layout.logs:  # the stack's home was moved, or copied
+        logs.unlink()
     if not logs.is_symlink():
         logs.symlink_to(layout.logs)
     for name in ("nginx.conf", "mime_types.conf", "problem.conf"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.settings.stack import StackSettings
 from stack.free_ports import free_ports
-from stack.home import ROOT, Home
+from stack.home import ROOT, Home, StackError
 
 ENV_FILES = (ROOT / ".env", ROOT / "api" / ".env")
 """What the service reads where this stack runs it, in `api/`."""
@@ -110,3 +110,14 @@ class Layout(Home):
     @property
     def url(self) -> str:
         return f"http://localhost:{self.http.number}"
+
+    def check_data(self) -> None:
+        """Raises `StackError` where the data that are here are those of members on other ports: beside them there would
+        be an empty database, without a word."""
+        wanted = {port.number for port in self.mongo}
+        kept = {int(folder.name) for folder in (self.home / "data").glob("*") if folder.name.isdigit()}
+        if kept and not kept & wanted:
+            raise StackError(
+                f"SLUICE_MONGO_PORT={min(wanted)}: the data in {self.home / 'data'} are those of {min(kept)};"
+                " allowed is that one, until down.sh --purge has deleted them"
+            )

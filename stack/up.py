@@ -77,6 +77,7 @@ def _up(checked: Checked) -> Layout:
     layout = Layout.of(checked.stack)
     with layout.alone():
         layout.check_shared()
+        layout.check_data()
         layout = check_ports(layout, opens_to_others=settings.api_key is not None)
         ran_before = Supervisor(layout).alive
         install_programs(["nginx", "prometheus", "prometheus-nginx-exporter"])

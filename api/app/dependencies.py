@@ -7,7 +7,9 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 
 from app.data.idempotency import Once
+from app.http import problems
 from app.http.idempotency_key import HEADER, PATTERN
+from app.http.problems import Problem
 from sluice import Sluice
 
 
@@ -31,9 +33,12 @@ IdempotencyKey = Annotated[
 
 
 async def get_once(sluice: SluiceDep, request: Request, key: IdempotencyKey = None) -> Once:
-    """The request's work, done once for its key."""
+    """The request's work, done once for its key. Raises `Problem` (400) for more than one."""
+    if len(request.headers.getlist(HEADER)) > 1:
+        raise Problem(problems.BAD_REQUEST, f"{HEADER}: there is more than one; allowed is one")
+    query = f"?{request.url.query}" if request.url.query else ""
     seconds = request.app.state.settings.idempotency_key_ttl
-    return Once(sluice, key, f"{request.method} {request.url.path}", seconds)
+    return Once(sluice, key, f"{request.method} {request.url.path}{query}", seconds)
 
 
 OnceDep = Annotated[Once, Depends(get_once)]

@@ -66,6 +66,17 @@ def test_shared_memory_that_others_may_change_is_refused(layout: Layout, make: C
         layout.check_shared()
 
 
+def test_other_ports_would_have_other_data(layout: Layout) -> None:
+    layout.check_data()
+    for port in layout.mongo:
+        (layout.home / "data" / str(port.number)).mkdir(parents=True)
+    layout.check_data()
+    first, second, third = (replace(port, number=port.number + 10) for port in layout.mongo)
+    moved = replace(layout, mongo=(first, second, third))
+    with pytest.raises(StackError, match=r"^SLUICE_MONGO_PORT=\d+: the data in .* allowed is that one"):
+        moved.check_data()
+
+
 def test_shared_memory_of_our_own_is_used_again(layout: Layout) -> None:
     layout.check_shared()
     layout.make_shared()

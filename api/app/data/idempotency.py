@@ -59,7 +59,7 @@ class Once:
     """One request's work, done once per key; without a key, each time. Routes take it as `OnceDep`."""
 
     def __init__(self, sluice: Sluice, key: str | None, route: str, seconds: int) -> None:
-        """`route`: method and path, which the key belongs to as the body does; `seconds`: how long it's kept."""
+        """`route`: method, path and query, which the key belongs to as the body does; `seconds`: how long it's kept."""
         self._sluice = sluice
         self._key = key
         self._route = route
@@ -104,6 +104,9 @@ class Once:
             earlier = await self._earlier()
             if earlier is None:
                 continue
+            if earlier["expires_at"] <= datetime.now(UTC):  # MongoDB looks once a minute
+                await self._forget(earlier)
+                continue
             if earlier["request"] != request:
                 raise Problem(OTHER_REQUEST, f"{HEADER}: allowed is a new one for another body or another address")
             return answers.model_validate(earlier["answer"])
@@ -117,6 +120,12 @@ class Once:
         )
         with self._sluice.operation(COLLECTION, "find_one"):
             return await collection.find_one({"_id": self._key})
+
+    async def _forget(self, earlier: Document) -> None:
+        with self._sluice.operation(COLLECTION, "delete_one"):
+            await self._sluice.collection(COLLECTION).delete_one(
+                {"_id": earlier["_id"], "expires_at": earlier["expires_at"]}
+            )
 
 
 def digest(route: str, body: BaseModel) -> bytes:

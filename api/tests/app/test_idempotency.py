@@ -18,6 +18,7 @@ from pymongo import MongoClient
 from app.data.idempotency import digest
 from app.main import create_app
 from app.settings.model import Settings
+from sluice import Sluice
 from stack.free_ports import free_ports
 from stack.mongod import TRANSACTION_SECONDS, find_mongod, mongod_command
 from stack.replica_set import ReplicaSet
@@ -73,6 +74,35 @@ async def test_a_key_belongs_to_one_request(service: Service) -> None:
     other = await service.http.post("/users", json={**NEW, "email": "b@example.org"}, headers=headers)
     assert other.status_code == 422
     assert await count(service) == 1
+
+
+async def test_a_key_belongs_to_the_query_too(service: Service) -> None:
+    headers = with_key()
+    assert (await service.http.post("/users", params={"x": "1"}, json=NEW, headers=headers)).status_code == 201
+    assert (await service.http.post("/users", params={"x": "2"}, json=NEW, headers=headers)).status_code == 422
+    assert (await service.http.post("/users", params={"x": "1"}, json=NEW, headers=headers)).status_code == 201
+
+
+async def test_two_keys_are_none(service: Service) -> None:
+    two = [("Idempotency-Key", "one"), ("Idempotency-Key", "two")]
+    for path, body in (("/users", NEW), ("/users/bulk", {"users": [NEW]})):
+        refused = await service.http.post(path, json=body, headers=two)
+        assert (refused.status_code, refused.json()["type"]) == (400, "/problems/bad-request")
+        assert "Idempotency-Key" in refused.json()["detail"]
+    assert await count(service) == 0
+
+
+async def test_a_key_whose_time_is_over_is_new(service: Service) -> None:
+    """Though it's still there: MongoDB deletes what has expired once a minute."""
+    headers = with_key()
+    created = await service.http.post("/users", json=NEW, headers=headers)
+    past = {"$set": {"expires_at": datetime.now(UTC) - timedelta(seconds=1)}}
+    sluice: Sluice = service.app.state.sluice
+    await sluice.collection("idempotency_keys").update_one({"_id": headers["Idempotency-Key"]}, past)
+    await service.http.delete(created.headers["location"])
+    again = await service.http.post("/users", json=NEW | {"name": "Other"}, headers=headers)
+    assert (again.status_code, again.json()["name"]) == (201, "Other")
+    assert same(again, await service.http.post("/users", json=NEW | {"name": "Other"}, headers=headers))
 
 
 async def test_another_key_is_another_request(service: Service) -> None:
