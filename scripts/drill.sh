@@ -27,7 +27,7 @@ case " $* " in
   *" --list "*) ;;
   *)
     programs=(nginx prometheus prometheus-nginx-exporter)
-    ((EUID == 0)) && programs+=(ip iptables) # for a network of its own
+    ((EUID == 0)) && programs+=(iptables ip) # for a network of its own
     "$venv/bin/python" -m stack.install --mongod "$SLUICE_HOME/bin/mongod" "${programs[@]}"
     export SLUICE_MONGOD=$SLUICE_HOME/bin/mongod
     ;;
