@@ -154,7 +154,7 @@ class Writer:
         if unconfirmed is not None and late:  # they are there, and a majority may still confirm it
             await self._attempt(late, _Halving(0), _write_concern_error(unconfirmed))
         if doubt is not None:
-            await self._clear_up(unclear, doubt)
+            await self._clear_up(unclear, doubt, unconfirmed)
 
     async def _attempt_halves(self, batch: Batch, halving: _Halving, doubt: Exception | None) -> None:
         """So that only the document at fault fails, or waits."""
@@ -171,7 +171,10 @@ class Writer:
         await asyncio.gather(attempt(batch[:middle]), attempt(batch[middle:]))
 
     async def _clear_up(
-        self, unclear: Mapping[Entry[RawBSONDocument, None], Mapping[str, Any]], doubt: Exception
+        self,
+        unclear: Mapping[Entry[RawBSONDocument, None], Mapping[str, Any]],
+        doubt: Exception,
+        unconfirmed: Mapping[str, Any] | None,
     ) -> None:
         """Their keys are taken: by themselves, if the attempt before has put them in."""
         for entry, failure in unclear.items():
@@ -185,10 +188,12 @@ class Writer:
                     continue
                 ours = found is not None and found == bson.decode(entry.item.raw, self._codec)
             if not entry.future.done():
-                if ours:
+                if not ours:
+                    entry.future.set_exception(write_error(failure))
+                elif unconfirmed is None:
                     entry.future.set_result(None)
                 else:
-                    entry.future.set_exception(write_error(failure))
+                    entry.future.set_exception(_write_concern_error(unconfirmed))
 
 
 @dataclass
