@@ -7,6 +7,7 @@ it a share of the new connections, which nobody answers; and nobody is left who 
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 
@@ -22,4 +23,4 @@ def _watch(master: int, patience: float) -> None:
     while os.getppid() == master:
         time.sleep(LOOK)
     time.sleep(patience)
-    os._exit(1)  # nothing that waits for anything, be it the log's lock
+    os.kill(os.getpid(), signal.SIGKILL)  # nothing that waits for anything, be it the log's lock
