@@ -227,8 +227,8 @@ class Sluice:
         read_concern: ReadConcern | None = None,
         codec_options: Mapping[str, Any] | None = None,
     ) -> list[Document]:
-        """The documents that fit, as the driver's `find(…).to_list()` has them, for less: on PyMongo a query whose answer
-        fits into one reply (16 MiB) is asked without the driver's machinery around it. For pages, not for everything.
+        """The documents that fit, as the driver's `find(…).to_list()` has them, for less: on PyMongo a query whose
+        answer fits into one reply (16 MiB) is asked without the driver's machinery around it. For pages, not for all.
 
         `limit`: 0 for all; `codec_options` as in `collection`. Raises what the driver raises, and `PoolUnavailable`, as
         `client`; `ValueError` for a limit or skip below 0.

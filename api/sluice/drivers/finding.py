@@ -39,7 +39,12 @@ async def find(collection: Collection, query: Query) -> list[Any]:
 
 async def by_the_driver(collection: Collection, query: Query) -> list[Any]:
     """The same by the driver's own `find`."""
-    more: dict[str, Any] = {"sort": query.sort, "skip": query.skip, "collation": query.collation, "comment": query.comment}
+    more: dict[str, Any] = {
+        "sort": query.sort,
+        "skip": query.skip,
+        "collation": query.collation,
+        "comment": query.comment,
+    }
     if query.limit == 1 and isinstance(query.filter, Mapping):  # one thread's work for Motor; a cursor takes several
         one = await collection.find_one(query.filter, query.projection, **more)
         return [] if one is None else [one]

@@ -179,7 +179,6 @@ GARBAGE: dict[str, Callable[[bytes], bytes]] = {
     "of a negative length": lambda answer: with_header(answer, length=-1),
     "another's": lambda answer: with_header(answer, answers=7),
     "of an opcode that nobody knows": lambda answer: with_header(answer, opcode=1),
-    "compressed by nobody": lambda answer: with_header(answer, opcode=2012),
     "with flags that nobody knows": lambda answer: answer[:16] + struct.pack("<I", 4) + answer[20:],
 }
 
@@ -211,7 +210,7 @@ async def test_a_connection_that_the_member_closes_ends_the_wait(
         await ask(sluice)
     await until(lambda: sluice.ready)
     assert await ask(sluice) == {"_id": 1}
-    assert held(sluice) == 0
+    await until(lambda: held(sluice) == 0)  # the ping that found the member again has one, too
 
 
 @pytest.mark.parametrize("wait", [slow, slow_find])
@@ -319,8 +318,10 @@ def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("tls")
     key, certificate, both = (folder / name for name in ("key.pem", "certificate.pem", "both.pem"))
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-        + ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)),
+        ],
         check=True,
         capture_output=True,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -27,8 +28,8 @@ from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.asynchronous.mongo_client import _ClientCheckout, _ClientConnectionRetryable, _ClientReadCheckout
 from pymongo.asynchronous.topology import Topology
 from pymongo.change_stream import ChangeStream
-from pymongo.collation import Collation
 from pymongo.client_session import ClientSession
+from pymongo.collation import Collation
 from pymongo.command_cursor import CommandCursor
 from pymongo.cursor import Cursor, RawBatchCursor
 from pymongo.errors import AutoReconnect, NotPrimaryError, OperationFailure, PyMongoError, _OperationCancelled
@@ -42,15 +43,15 @@ from pymongo.synchronous import topology as synchronous_topology
 from pymongo.synchronous.mongo_client import _ClientConnectionRetryable as SyncRetryable
 
 from sluice.drivers import overload
-from sluice.drivers.finding import Query
+from sluice.drivers.finding import LARGEST_BATCH, Query
 from sluice.drivers.motor.client import SyncClient
 from sluice.drivers.motor.endings import ENDINGS as MOTOR_ENDINGS
 from sluice.drivers.motor.pool import CountedConnection as MotorConnection
 from sluice.drivers.pools import adopt
 from sluice.drivers.pymongo import finding
 from sluice.drivers.pymongo.client import AsyncClient
+from sluice.drivers.pymongo.connection import CountedConnection as PyMongoConnection
 from sluice.drivers.pymongo.endings import ENDINGS
-from sluice.drivers.pymongo.pool import CountedConnection as PyMongoConnection
 from sluice.drivers.tracker import Tracker
 from sluice.statistics.snapshot import PoolStats
 from tests.sluice import private_names
@@ -185,7 +186,9 @@ PRIVATE = {
         "what an operation meets when its client closes",
         "test_the_names_that_the_table_of_errors_reads_are_still_there",
     ),
-    "_UNPACK_REPLY": Private(("pymongo.message", "pymongo.network_layer"), "takes an answer apart, by its opcode", SENDING),
+    "_UNPACK_REPLY": Private(
+        ("pymongo.message", "pymongo.network_layer"), "takes an answer apart, by its opcode", SENDING
+    ),
     "_add_error_label": Private(
         ("pymongo.errors",),
         "how an error says that nothing was written, or that a transaction may be repeated",
@@ -314,7 +317,10 @@ def test_a_connection_sends_and_receives_as_the_drivers_does() -> None:
     """`pymongo.connection` has the same without the driver's tasks."""
     everything = inspect.getsource(asynchronous)
     connection = asynchronous.AsyncConnection
-    for method, way in ((connection.send_message, "async_sendall("), (connection.receive_message, "async_receive_message(")):
+    for method, way in (
+        (connection.send_message, "async_sendall("),
+        (connection.receive_message, "async_receive_message("),
+    ):
         source = inspect.getsource(method)
         assert way in source, f"{method.__name__} has another way to the network"
         assert everything.count(f"await {way}") == 1, f"{way} has another caller, which makes tasks"
@@ -350,7 +356,7 @@ def test_a_wait_for_an_answer_ends_as_the_drivers_does() -> None:
     clearing = inspect.getsource(asynchronous.Pool._reset)
     assert "for context in self.active_contexts:" in clearing
     assert "context.cancel()" in clearing
-    assert message._UNPACK_REPLY == {2013: message._OpMsg.unpack}
+    assert {2013: message._OpMsg.unpack} == message._UNPACK_REPLY
 
 
 def test_an_idle_connection_is_taken_in_these_steps() -> None:
@@ -420,17 +426,19 @@ def test_a_query_is_asked_as_the_driver_asks_it() -> None:
 def test_a_query_has_the_fields_that_the_drivers_has() -> None:
     collection = AsyncMongoClient[dict[str, Any]](connect=False).db.things
     of = collection.with_options(read_concern=ReadConcern("majority"))
-    collation, sort = Collation("en"), [("a", 1), ("b", "text")]
+    collation = Collation("en")
+    sort: list[tuple[str, int | str | Mapping[str, Any]]] = [("a", 1), ("b", "text")]
     query = Query({"x": 1}, {"a": 1}, sort, 5, 7, collation, "why")
     cursor = of.find({"x": 1}, {"a": 1}, 5, 7, sort=sort, collation=collation, comment="why")
     theirs = message._gen_find_command(
         of.name, cursor._query_spec(), {"a": 1}, 5, 7, 7, 0, of.read_concern, collation.document
     )
     assert finding._command(of, query) == theirs
-    for empty in ({}, None):
+    empties: tuple[dict[str, Any] | None, ...] = ({}, None)
+    for empty in empties:
         cursor = collection.find({}, empty)
         theirs = message._gen_find_command(
-            "things", cursor._query_spec(), cursor._projection, 0, 0, finding.LARGEST_BATCH, 0, ReadConcern()
+            "things", cursor._query_spec(), cursor._projection, 0, 0, LARGEST_BATCH, 0, ReadConcern()
         )
         assert finding._command(collection, Query({}, empty)) == theirs
     fields = set(re.findall(r'cmd\["(\w+)"\]', inspect.getsource(message._gen_find_command)))

@@ -120,8 +120,8 @@ CASES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "by a majority": (({},), {"read_concern": ReadConcern("majority")}),
     "linearizable": (({"_id": 3},), {"read_concern": ReadConcern("linearizable")}),
     "of the primary": (({},), {"read_preference": Primary()}),
-    "of the nearest": (({},), {"read_preference": Nearest()}),
-    "of a secondary": (({},), {"read_preference": Secondary()}),
+    "of the nearest": (({},), {"read_preference": Nearest(), "sort": [("_id", 1)]}),
+    "of a secondary": (({},), {"read_preference": Secondary(), "sort": [("_id", 1)]}),
     "with a zone": (({},), {"codec_options": {"tz_aware": True, **STANDARD}}),
     "keys as they are": (({},), {"codec_options": STANDARD}),
     "raw": (({},), {"codec_options": {"document_class": RawBSONDocument}}),
@@ -156,17 +156,22 @@ async def test_dates_beyond_pythons_are_as_the_codec_says(open_sluice: OpenSluic
     assert held(sluice) == 0
 
 
+async def open_cursors(sluice: Sluice) -> int:
+    status: dict[str, Any] = await sluice.database.command("serverStatus")
+    return int(status["metrics"]["cursor"]["open"]["total"])
+
+
 @pytest.mark.parametrize("limit", [0, 20])
 async def test_an_answer_of_several_replies_is_complete(open_sluice: OpenSluice, limit: int) -> None:
     """MongoDB's replies have 16 MiB at most."""
     sluice = await open_sluice()
     await sluice.collection("docs").insert_many([{"_id": number, "text": "x" * 1_000_000} for number in range(40)])
+    others = await open_cursors(sluice)  # the secondaries', who copy
     found = await ours(sluice, {}, sort=[("_id", 1)], limit=limit)
     assert [document["_id"] for document in found] == list(range(limit or 40))
     assert {len(document["text"]) for document in found} == {1_000_000}
     await until(lambda: held(sluice) == 0)
-    status = await sluice.database.command("serverStatus")
-    assert status["metrics"]["cursor"]["open"]["total"] == 0
+    assert await open_cursors(sluice) <= others
 
 
 WRONG: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
@@ -366,7 +371,11 @@ async def test_the_drivers_log_has_each(open_sluice: OpenSluice, caplog: pytest.
     with caplog.at_level(logging.DEBUG, "pymongo.command"):
         for _ in range(3):
             await ours(sluice, {"third": 1}, limit=3)
-    started = [record for record in caplog.records if '"docs"' in record.getMessage() and "Command started" in record.getMessage()]
+    started = [
+        record
+        for record in caplog.records
+        if "docs" in record.getMessage() and "Command started" in record.getMessage()
+    ]
     assert len(started) == 3
 
 
@@ -551,7 +560,9 @@ async def test_who_is_cancelled_leaves_nothing_behind(open_sluice: OpenSluice, r
 
 
 async def test_a_primary_that_is_killed_costs_no_query(open_sluice: OpenSluice, replica_set: ReplicaSet) -> None:
-    sluice = await open_sluice(max_pool_size=8, wait_queue_multiple=50, wait_queue_timeout=20, server_selection_timeout=20)
+    sluice = await open_sluice(
+        max_pool_size=8, wait_queue_multiple=50, wait_queue_timeout=20, server_selection_timeout=20
+    )
     await with_documents(sluice, 3)
     end = time.monotonic() + 6
     outcomes: list[Any] = []

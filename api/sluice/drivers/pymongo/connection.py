@@ -1,9 +1,9 @@
 """PyMongo's asynchronous connection, which sends and receives without a task of its own.
 
 The driver makes two tasks for each message that it receives (one reads, the other looks twice a second whether the
-operation was cancelled) and one for each that it sends; together they cost as much as the rest of the connection's work.
-Here whoever asks reads by itself. What ends its wait early: the time that it has, its own cancellation, and the
-connection's end, by the other side or by a pool that is closed or cleared.
+operation was cancelled) and one for each that it sends; they cost as much as the rest of the connection's work. Here
+whoever asks reads by itself. What ends its wait early: the time that it has, its own cancellation, and the connection's
+end, by the other side or by a pool that is closed or cleared.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class CountedConnection(TrackedConnection, AsyncConnection):
             try:
                 unpack = _UNPACK_REPLY[code]
             except KeyError:
-                raise ProtocolError(f"the answer has opcode {code}; known are {', '.join(map(str, _UNPACK_REPLY))}") from None
+                raise ProtocolError(
+                    f"the answer has opcode {code}; known are {', '.join(map(str, _UNPACK_REPLY))}"
+                ) from None
             return unpack(data)
         except BaseException as error:
             await self._raise_connection_failure(error)

@@ -1,8 +1,8 @@
 """A query and its one reply, without what the driver does around a command: a cursor, a session, a retry object.
 
-Two thirds of a read's cost. The member is chosen and the connection taken as the driver does it, through its own checkout,
-so that monitoring and pools learn of every failure. What fails is the first attempt of the driver's own operation, which
-goes on from there: it repeats it, or raises, as ever.
+Two thirds of a read's cost. The member is chosen and the connection taken as the driver does it, through its own
+checkout, so that monitoring and pools learn of every failure. What fails is the first attempt of the driver's own
+operation, which goes on from there: it repeats it, or raises, as ever.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo import helpers_shared
 from pymongo.collation import validate_collation_or_none
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import PyMongoError
 from pymongo.logger import _COMMAND_LOGGER, _is_debug_enabled
 from pymongo.message import _op_msg
 
@@ -100,7 +100,7 @@ def _is_plain(client: AsyncClient, query: Query) -> bool:
         and not options.load_balanced
         and not (compression and compression.compressors)
         and client._encrypter is None
-        and not client._event_listeners.enabled_for_commands
+        and not (client._event_listeners and client._event_listeners.enabled_for_commands)
         and client._get_bound_session() is None
         and isinstance(query.filter, Mapping)
         and _TURNS.isdisjoint(query.filter)
@@ -111,8 +111,8 @@ def _is_plain(client: AsyncClient, query: Query) -> bool:
 
 def _command(collection: Collection, query: Query) -> dict[str, Any]:
     command: dict[str, Any] = {"find": collection.name, "filter": query.filter}
-    if query.projection is not None:
-        command["projection"] = query.projection or {"_id": 1}  # as the driver takes an empty one
+    if query.projection:
+        command["projection"] = query.projection
     if query.sort:
         command["sort"] = helpers_shared._index_document(query.sort)
     if query.skip:

@@ -92,8 +92,8 @@ class AsyncPool(TrackedPool, Pool):
         self.tracker.took(connection.id, started)
 
     def _idle(self) -> AsyncConnection | None:
-        """What the driver would take without waiting, in one step of the event loop, which needs none of its locks; None
-        where it would have to look closer."""
+        """What the driver would take without waiting, in one step of the event loop, which needs none of its locks;
+        None where it would have to look closer."""
         if not self.conns or self.lock.locked() or self.requests >= self.max_pool_size or self.pid != os.getpid():
             return None
         connection = self.conns[0]
