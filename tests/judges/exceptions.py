@@ -151,6 +151,7 @@ EXCUSED: dict[str, tuple[Excused, ...]] = {
                 "stack/replica_set.py:dc76e9f0",
                 "stack/replica_set.py:fa103725",
                 "tests/compose/test_secrets_are_files.py:163fb29e",
+                "tests/e2e/test_changed_settings.py:a62f2225",
                 "tests/e2e/test_planted_secrets.py:5a21eb78",
                 "tests/judges/test_judges.py:7f048ea2",
             ),
